@@ -1,0 +1,11 @@
+//! Compiles the protobuf definitions in Rust: no system protoc is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["config.proto", "stream.proto", "ca.proto"];
+    let set = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(set)?;
+    for file in files {
+        println!("cargo::rerun-if-changed=proto/{file}");
+    }
+    Ok(())
+}
