@@ -1,0 +1,95 @@
+use serde_json::json;
+
+use super::*;
+use crate::report::Validate;
+use crate::validate_json;
+
+fn validated(spec: Value) -> crate::Report {
+    validate_json(&json!({
+        "apiVersion": "config.flomesh.io/v1alpha3", "kind": "MeshConfig",
+        "metadata": {"name": "fsm-mesh-config", "namespace": "fsm-system"}, "spec": spec,
+    }))
+}
+
+#[test]
+fn what_install_writes_is_accepted_without_a_word() {
+    let report = validate_json(&preset_manifest("fsm-mesh-config", "fsm-system"));
+    assert!(report.is_ok() && report.warnings.is_empty(), "{report}");
+}
+
+#[test]
+fn the_preset_manifest_reads_as_the_preset() {
+    let config: MeshConfig = serde_json::from_value(preset_manifest("c", "n")).unwrap();
+    assert_eq!(config.spec, MeshConfigSpec::preset());
+    assert!(config.validate().is_ok());
+}
+
+#[test]
+fn settings_that_would_weaken_security_silently_are_refused() {
+    for (spec, field) in [
+        (json!({"sidecar": {"sidecarDisabledMTLS": true}}), "spec.sidecar.sidecarDisabledMTLS"),
+        (
+            json!({"traffic": {"inboundExternalAuthorization": {"enable": true}}}),
+            "spec.traffic.inboundExternalAuthorization.enable",
+        ),
+    ] {
+        let report = validated(spec);
+        assert_eq!(report.errors[0].field, field);
+    }
+}
+
+#[test]
+fn bad_values_are_refused_by_field() {
+    for (spec, field) in [
+        (
+            json!({"traffic": {"outboundIPRangeExclusionList": ["10.0.0.0/8", "10.0.0.0/99"]}}),
+            "spec.traffic.outboundIPRangeExclusionList[1]",
+        ),
+        (json!({"traffic": {"inboundPortExclusionList": [0]}}), "spec.traffic.inboundPortExclusionList[0]"),
+        (json!({"traffic": {"interceptionMode": "Kernel"}}), "spec.traffic.interceptionMode"),
+        (json!({"sidecar": {"sidecarTimeout": 0}}), "spec.sidecar.sidecarTimeout"),
+        (json!({"sidecar": {"logLevel": "loud"}}), "spec.sidecar.logLevel"),
+        (
+            json!({"certificate": {"serviceCertValidityDuration": "1 day"}}),
+            "spec.certificate.serviceCertValidityDuration",
+        ),
+        (
+            json!({"certificate": {"serviceCertValidityDuration": "10s"}}),
+            "spec.certificate.serviceCertValidityDuration",
+        ),
+        (json!({"traffic": {"enableEgres": true}}), "spec.traffic.enableEgres"),
+    ] {
+        let report = validated(spec);
+        assert_eq!(report.errors.len(), 1, "{report}");
+        assert_eq!(report.errors[0].field, field);
+        assert!(report.errors[0].to_string().starts_with("MeshConfig fsm-system/fsm-mesh-config: spec."));
+    }
+}
+
+#[test]
+fn what_this_version_does_not_do_is_said() {
+    for (spec, field) in [
+        (json!({"egressGateway": {"enabled": true}}), "spec.egressGateway.enabled"),
+        (json!({"gatewayAPI": {"enabled": true}}), "spec.gatewayAPI.enabled"),
+        (json!({"ingress": {"enabled": true}}), "spec.ingress.enabled"),
+        (json!({"warmup": {"enable": true}}), "spec.warmup.enable"),
+        (json!({"sidecar": {"localDNSProxy": {"enable": true}}}), "spec.sidecar.localDNSProxy"),
+        (json!({"featureFlags": {"enableRetryPolicy": true}}), "spec.featureFlags"),
+        (json!({"certificate": {"certKeyBitSize": 4096}}), "spec.certificate.certKeyBitSize"),
+        (json!({"observability": {"tracing": {"enable": true}}}), "spec.observability.tracing.enable"),
+        (json!({"pluginChains": {"inbound-http": [{"plugin": "x", "priority": 1}]}}), "spec.pluginChains"),
+    ] {
+        let mut spec = spec;
+        spec["traffic"]["http2PerRequestLoadBalancing"] = json!(true);
+        let report = validated(spec);
+        assert!(report.is_ok(), "{report}");
+        assert_eq!(report.warnings.iter().map(|w| w.field.as_str()).collect::<Vec<_>>(), [field]);
+    }
+}
+
+#[test]
+fn lists_may_be_null_as_go_writes_them() {
+    let report =
+        validated(json!({"traffic": {"inboundPortExclusionList": null, "http2PerRequestLoadBalancing": true}}));
+    assert!(report.is_ok(), "{report}");
+}
