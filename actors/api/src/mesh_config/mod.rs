@@ -73,7 +73,6 @@ impl MeshConfigSpec {
         let mut spec = Self::default();
         spec.traffic.enable_permissive_traffic_policy_mode = true;
         spec.traffic.enable_egress = true;
-        spec.traffic.http2_per_request_load_balancing = true;
         spec.certificate.service_cert_validity_duration = "24h".to_owned();
         spec.observability.fsm_log_level = "info".to_owned();
         spec.ingress.enabled = false;
@@ -98,7 +97,6 @@ pub fn preset_manifest(name: &str, namespace: &str) -> Value {
             "traffic": {
                 "enableEgress": preset.traffic.enable_egress,
                 "enablePermissiveTrafficPolicyMode": preset.traffic.enable_permissive_traffic_policy_mode,
-                "http2PerRequestLoadBalancing": preset.traffic.http2_per_request_load_balancing,
             },
             "warmup": {"enable": preset.warmup.enable},
         },

@@ -79,8 +79,6 @@ fn what_this_version_does_not_do_is_said() {
         (json!({"observability": {"tracing": {"enable": true}}}), "spec.observability.tracing.enable"),
         (json!({"pluginChains": {"inbound-http": [{"plugin": "x", "priority": 1}]}}), "spec.pluginChains"),
     ] {
-        let mut spec = spec;
-        spec["traffic"]["http2PerRequestLoadBalancing"] = json!(true);
         let report = validated(spec);
         assert!(report.is_ok(), "{report}");
         assert_eq!(report.warnings.iter().map(|w| w.field.as_str()).collect::<Vec<_>>(), [field]);
@@ -89,7 +87,6 @@ fn what_this_version_does_not_do_is_said() {
 
 #[test]
 fn lists_may_be_null_as_go_writes_them() {
-    let report =
-        validated(json!({"traffic": {"inboundPortExclusionList": null, "http2PerRequestLoadBalancing": true}}));
+    let report = validated(json!({"traffic": {"inboundPortExclusionList": null}}));
     assert!(report.is_ok(), "{report}");
 }

@@ -14,7 +14,7 @@ pub struct TrafficSpec {
     #[serde(rename = "http1PerRequestLoadBalancing")]
     pub http1_per_request_load_balancing: bool,
     #[serde(rename = "http2PerRequestLoadBalancing")]
-    pub http2_per_request_load_balancing: bool,
+    pub http2_per_request_load_balancing: Option<bool>,
     pub inbound_external_authorization: ExternalAuthorization,
     #[serde(deserialize_with = "null_as_default")]
     pub inbound_port_exclusion_list: Vec<i64>,
@@ -41,7 +41,7 @@ impl Default for TrafficSpec {
             enable_egress: false,
             enable_permissive_traffic_policy_mode: false,
             http1_per_request_load_balancing: false,
-            http2_per_request_load_balancing: false,
+            http2_per_request_load_balancing: None,
             inbound_external_authorization: ExternalAuthorization::default(),
             inbound_port_exclusion_list: Vec::new(),
             interception_mode: "PodLevel".to_owned(),

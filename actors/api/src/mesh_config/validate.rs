@@ -42,7 +42,7 @@ fn traffic(report: &mut Report, traffic: &TrafficSpec) {
         "this version puts a sidecar in every pod and intercepts with eBPF in both modes: NodeLevel works as PodLevel",
     );
     report.warn_if(
-        traffic.http1_per_request_load_balancing || !traffic.http2_per_request_load_balancing,
+        traffic.http1_per_request_load_balancing || traffic.http2_per_request_load_balancing == Some(false),
         "spec.traffic",
         "http1PerRequestLoadBalancing and http2PerRequestLoadBalancing have no effect: every HTTP request is balanced on its own",
     );
