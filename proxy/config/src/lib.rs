@@ -3,17 +3,30 @@
 //! Nothing in this crate does I/O, reads a clock or draws a random number: the same [`Snapshot`] and the same request
 //! give the same answer, in the data path and in `fsm replay request`.
 
+mod authority;
 pub mod ca;
+mod compile;
 pub mod decide;
 pub mod discovery;
 pub mod identity;
+pub mod model;
+mod parse;
+mod policy;
+mod pool;
 pub mod resource;
+mod route;
 pub mod set;
 pub mod snapshot;
+mod split;
+mod trace;
 
-pub use decide::{Connection, Decision, RequestHead, decide};
+pub use decide::{
+    Allow, Backend, Connection, Decision, Forward, Passthrough, Refusal, RefusalKind, RequestHead, decide, explain,
+};
 pub use identity::SpiffeId;
-pub use resource::{Kind, ResourceName};
+pub use model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};
+pub use parse::check;
+pub use resource::{InvalidResource, Kind, Resource, ResourceName};
 pub use set::{ConfigSet, Digest, Entry, Update};
 pub use snapshot::Snapshot;
 

@@ -170,5 +170,5 @@ pub enum InvalidResource {
     #[error("the bytes of a {kind} are damaged: {source}")]
     Encoding { kind: &'static str, source: prost::DecodeError },
     #[error("{resource}: {field}: {reason}")]
-    Field { resource: String, field: &'static str, reason: String },
+    Field { resource: ResourceName, field: String, reason: String },
 }
