@@ -1,0 +1,76 @@
+//! What one record changed in the catalog.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::ObjectName;
+use super::mesh::Mesh;
+use super::view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts};
+
+/// Something that changed: it is new if there is no `before`, and gone if there is no `after`.
+#[derive(Debug)]
+pub struct Changed<T> {
+    pub before: Option<Arc<T>>,
+    pub after: Option<Arc<T>>,
+}
+
+impl<T> Changed<T> {
+    /// Both sides, as far as they are there.
+    pub fn sides(&self) -> impl Iterator<Item = &T> {
+        self.before.iter().chain(&self.after).map(|side| &**side)
+    }
+}
+
+impl<T> Clone for Changed<T> {
+    fn clone(&self) -> Self {
+        Self { before: self.before.clone(), after: self.after.clone() }
+    }
+}
+
+/// Changed views by name.
+pub type ChangedByName<T> = BTreeMap<ObjectName, Changed<T>>;
+
+/// What changed from one version of the catalog to the next. Only views count: an object whose view is equal has not changed.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    pub mesh: Option<Changed<Mesh>>,
+    pub namespaces: ChangedByName<Namespace>,
+    pub pods: ChangedByName<Pod>,
+    pub services: ChangedByName<Service>,
+    pub slices: ChangedByName<Slice>,
+    pub splits: ChangedByName<Split>,
+    pub targets: ChangedByName<Target>,
+    pub route_groups: ChangedByName<RouteGroup>,
+    pub tcp_routes: ChangedByName<TcpPorts>,
+}
+
+impl Delta {
+    /// Whether nothing changed that anything is computed from.
+    pub fn is_empty(&self) -> bool {
+        self.mesh.is_none()
+            && self.namespaces.is_empty()
+            && self.pods.is_empty()
+            && self.services.is_empty()
+            && self.slices.is_empty()
+            && self.splits.is_empty()
+            && self.targets.is_empty()
+            && self.route_groups.is_empty()
+            && self.tcp_routes.is_empty()
+    }
+
+    /// The change of the mesh's settings, if it touches who belongs to the mesh or how its members are named.
+    pub fn membership_changed(&self) -> bool {
+        self.mesh.as_ref().is_some_and(|changed| match (&changed.before, &changed.after) {
+            (Some(before), Some(after)) => !before.same_membership(after),
+            _ => true,
+        })
+    }
+
+    /// Whether permissive mode was switched.
+    pub fn permissive_changed(&self) -> bool {
+        self.mesh.as_ref().is_some_and(|changed| {
+            let permissive = |mesh: &Option<Arc<Mesh>>| mesh.as_ref().is_some_and(|mesh| mesh.is_permissive());
+            permissive(&changed.before) != permissive(&changed.after)
+        })
+    }
+}

@@ -1,0 +1,336 @@
+//! The read model that all concerns share: the objects of the mesh as of one seq, and who refers to whom.
+//!
+//! [`Catalog::apply`] takes one fact and says what changed. A clone is a version: it shares all that does not change, costs a few
+//! pointers, and stays as it is while the original moves on.
+
+mod delta;
+mod index;
+mod map;
+mod mesh;
+mod name;
+mod proxy;
+mod reach;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+use std::sync::Arc;
+
+use fsm_api::{KindInfo, MeshConfig, Validate, kinds};
+use fsm_proxy_config::Digest;
+use fsm_store::Seq;
+use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
+
+pub use delta::{Changed, ChangedByName, Delta};
+pub use index::{Index, Relation};
+pub use map::PersistentMap;
+pub use mesh::Mesh;
+pub use name::{InvalidObjectName, ObjectName};
+pub use proxy::{Proxies, ProxyStatus};
+pub use reach::Audience;
+
+use crate::fact::{ControllerStarted, Fact, ObjectChange, ObjectFact, Relist, RelistPhase};
+use view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts, Unusable};
+
+/// Views by name.
+pub type Table<T> = PersistentMap<ObjectName, Arc<T>>;
+
+/// A kind (`<apiVersion>/<Kind>`) and the name of an object of it.
+pub type ObjectKey = (String, ObjectName);
+
+/// An object as last seen.
+#[derive(Clone, Debug)]
+pub struct Object {
+    /// The record that it was last seen in.
+    pub seq: Seq,
+    pub json: Arc<RawValue>,
+}
+
+/// See the module's documentation.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    seq: Seq,
+    mesh: Arc<Mesh>,
+    objects: PersistentMap<ObjectKey, Object>,
+    /// Lists under way: the objects of a kind that are not named yet.
+    relists: PersistentMap<String, PersistentMap<ObjectName, ()>>,
+    /// Objects that count as absent, and why.
+    unusable: PersistentMap<ObjectKey, Arc<Unusable>>,
+    mesh_configs: Table<MeshConfig>,
+    namespaces: Table<Namespace>,
+    pods: Table<Pod>,
+    services: Table<Service>,
+    slices: Table<Slice>,
+    splits: Table<Split>,
+    targets: Table<Target>,
+    route_groups: Table<RouteGroup>,
+    tcp_routes: Table<TcpPorts>,
+    index: Index,
+    proxies: Proxies,
+}
+
+impl Catalog {
+    /// The last record that went into this version.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Mesh-wide settings.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The same, to keep.
+    pub fn shared_mesh(&self) -> Arc<Mesh> {
+        self.mesh.clone()
+    }
+
+    /// A namespace by its name.
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        self.namespaces.get(&ObjectName::new("", name))
+    }
+
+    /// Namespaces by name.
+    pub fn namespaces(&self) -> &Table<Namespace> {
+        &self.namespaces
+    }
+
+    /// All pods; see [`Catalog::meshed_pod`].
+    pub fn pods(&self) -> &Table<Pod> {
+        &self.pods
+    }
+
+    /// All services; see [`Catalog::mesh_service`].
+    pub fn services(&self) -> &Table<Service> {
+        &self.services
+    }
+
+    /// EndpointSlices that belong to a service.
+    pub fn slices(&self) -> &Table<Slice> {
+        &self.slices
+    }
+
+    /// TrafficSplits.
+    pub fn splits(&self) -> &Table<Split> {
+        &self.splits
+    }
+
+    /// TrafficTargets.
+    pub fn targets(&self) -> &Table<Target> {
+        &self.targets
+    }
+
+    /// HTTPRouteGroups.
+    pub fn route_groups(&self) -> &Table<RouteGroup> {
+        &self.route_groups
+    }
+
+    /// TCPRoutes.
+    pub fn tcp_routes(&self) -> &Table<TcpPorts> {
+        &self.tcp_routes
+    }
+
+    /// Who refers to whom.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// What proxies last said.
+    pub fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// Objects of every kind, as JSON, by kind and name.
+    pub fn objects(&self) -> &PersistentMap<ObjectKey, Object> {
+        &self.objects
+    }
+
+    /// Objects that got in although they cannot be used, and why. They count as absent; of a MeshConfig the last good version
+    /// stays in force.
+    pub fn unusable(&self) -> &PersistentMap<ObjectKey, Arc<Unusable>> {
+        &self.unusable
+    }
+
+    /// Applies the fact of record `seq`, and says what changed.
+    pub fn apply(&mut self, seq: Seq, fact: &Fact) -> Delta {
+        assert!(seq > self.seq, "records come in order: {seq} after {}", self.seq);
+        self.seq = seq;
+        let mut delta = Delta::default();
+        match fact {
+            Fact::Object(fact) => self.apply_object(seq, fact, &mut delta),
+            Fact::Relist(relist) => self.apply_relist(relist, &mut delta),
+            Fact::ControllerStarted(started) => self.apply_started(started, &mut delta),
+            Fact::Proxy(fact) => self.proxies.stream(fact),
+            Fact::Ack(ack) => self.proxies.ack(ack),
+            Fact::Nack(nack) => self.proxies.nack(nack),
+            Fact::CertificateIssued(_) | Fact::PodAdmitted(_) | Fact::StateDigest(_) | Fact::Unknown { .. } => {}
+        }
+        self.index.follow(&delta, &self.pods, &self.slices);
+        for pod in delta.pods.iter().filter(|(_, changed)| changed.after.is_none()).map(|(name, _)| name) {
+            self.proxies.forget(pod);
+        }
+        delta
+    }
+
+    fn apply_object(&mut self, seq: Seq, fact: &ObjectFact, delta: &mut Delta) {
+        let key = (canonical(&fact.gvk), fact.name.clone());
+        if let Some(unnamed) = self.relists.get(&key.0) {
+            let mut unnamed = unnamed.clone();
+            unnamed.remove(&key.1);
+            self.relists.insert(key.0.clone(), unnamed);
+        }
+        match fact.change {
+            ObjectChange::Applied => {
+                self.objects.insert(key.clone(), Object { seq, json: fact.object.clone() });
+                self.view(key, Some(&fact.object), delta);
+            }
+            ObjectChange::Deleted => self.delete(key, delta),
+        }
+    }
+
+    fn delete(&mut self, key: ObjectKey, delta: &mut Delta) {
+        self.objects.remove(&key);
+        self.view(key, None, delta);
+    }
+
+    fn apply_relist(&mut self, relist: &Relist, delta: &mut Delta) {
+        let gvk = canonical(&relist.gvk);
+        match relist.phase {
+            RelistPhase::Begin => {
+                let mut unnamed = PersistentMap::default();
+                let from = self.objects.range_from(&(gvk.clone(), ObjectName::default()));
+                for ((_, name), _) in from.take_while(|((kind, _), _)| *kind == gvk) {
+                    unnamed.insert(name.clone(), ());
+                }
+                self.relists.insert(gvk, unnamed);
+            }
+            RelistPhase::End => {
+                let gone = self.relists.remove(&gvk).unwrap_or_default();
+                for name in gone.keys() {
+                    self.delete((gvk.clone(), name.clone()), delta);
+                }
+            }
+        }
+    }
+
+    fn apply_started(&mut self, started: &ControllerStarted, delta: &mut Delta) {
+        self.proxies.all_disconnected();
+        self.set_mesh(started.clone(), delta);
+    }
+
+    fn set_mesh(&mut self, started: ControllerStarted, delta: &mut Delta) {
+        let name = ObjectName::new(&started.mesh_namespace, &started.mesh_config);
+        let config = self.mesh_configs.get(&name).map(|config| config.spec.clone()).unwrap_or_default();
+        let after = Arc::new(Mesh { started, config });
+        if after != self.mesh {
+            let before = std::mem::replace(&mut self.mesh, after.clone());
+            delta.mesh = Some(Changed { before: Some(before), after: Some(after) });
+        }
+    }
+
+    /// Follows one object into the view of its kind; none if it is gone.
+    fn view(&mut self, key: ObjectKey, json: Option<&RawValue>, delta: &mut Delta) {
+        let name = &key.1;
+        let outcome = match find_kind(&key.0) {
+            Some(&kinds::NAMESPACE) => set(&mut self.namespaces, name, json, view::namespace, &mut delta.namespaces),
+            Some(&kinds::POD) => set(&mut self.pods, name, json, view::pod, &mut delta.pods),
+            Some(&kinds::SERVICE) => set(&mut self.services, name, json, view::service, &mut delta.services),
+            Some(&kinds::ENDPOINT_SLICE) => {
+                let slice = json.map(view::slice).transpose().map(Option::flatten);
+                store(&mut self.slices, name, slice, &mut delta.slices)
+            }
+            Some(&kinds::TRAFFIC_SPLIT) => set(&mut self.splits, name, json, view::split, &mut delta.splits),
+            Some(&kinds::TRAFFIC_TARGET) => set(&mut self.targets, name, json, view::target, &mut delta.targets),
+            Some(&kinds::HTTP_ROUTE_GROUP) => {
+                set(&mut self.route_groups, name, json, view::route_group, &mut delta.route_groups)
+            }
+            Some(&kinds::TCP_ROUTE) => set(&mut self.tcp_routes, name, json, view::tcp_route, &mut delta.tcp_routes),
+            Some(&kinds::MESH_CONFIG) => self.view_mesh_config(name, json, delta),
+            _ => Ok(()),
+        };
+        match outcome {
+            Ok(()) => self.unusable.remove(&key),
+            Err(reason) => self.unusable.insert(key, Arc::new(reason)),
+        };
+    }
+
+    fn view_mesh_config(
+        &mut self,
+        name: &ObjectName,
+        json: Option<&RawValue>,
+        delta: &mut Delta,
+    ) -> Result<(), Unusable> {
+        match json {
+            None => {
+                self.mesh_configs.remove(name);
+            }
+            Some(json) => {
+                let config: MeshConfig = serde_json::from_str(json.get()).map_err(|error| error.to_string())?;
+                let report = config.validate();
+                if !report.is_ok() {
+                    return Err(report.error_text());
+                }
+                self.mesh_configs.insert(name.clone(), Arc::new(config));
+            }
+        }
+        self.set_mesh(self.mesh.started.clone(), delta);
+        Ok(())
+    }
+
+    /// A digest of all objects.
+    pub fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        for ((gvk, name), object) in self.objects.iter() {
+            for part in [gvk.as_str(), &name.namespace, &name.name, object.json.get()] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        Digest(hash.finalize().into())
+    }
+}
+
+/// The kind of `<apiVersion>/<Kind>`.
+fn find_kind(gvk: &str) -> Option<&'static KindInfo> {
+    let (api_version, kind) = gvk.rsplit_once('/')?;
+    KindInfo::find(api_version, kind)
+}
+
+/// One name for all served versions of a kind.
+fn canonical(gvk: &str) -> String {
+    find_kind(gvk).map_or_else(|| gvk.to_owned(), KindInfo::gvk)
+}
+
+fn set<T: PartialEq>(
+    table: &mut Table<T>,
+    name: &ObjectName,
+    json: Option<&RawValue>,
+    read: impl FnOnce(&RawValue) -> Result<T, Unusable>,
+    changes: &mut ChangedByName<T>,
+) -> Result<(), Unusable> {
+    store(table, name, json.map(read).transpose(), changes)
+}
+
+/// Puts a view in its table, and notes the change if there is one. What cannot be used counts as absent.
+fn store<T: PartialEq>(
+    table: &mut Table<T>,
+    name: &ObjectName,
+    view: Result<Option<T>, Unusable>,
+    changes: &mut ChangedByName<T>,
+) -> Result<(), Unusable> {
+    let (after, outcome) = match view {
+        Ok(view) => (view, Ok(())),
+        Err(reason) => (None, Err(reason)),
+    };
+    let before = table.get(name).cloned();
+    if before.as_deref() != after.as_ref() {
+        let after = after.map(Arc::new);
+        match &after {
+            Some(after) => table.insert(name.clone(), after.clone()),
+            None => table.remove(name),
+        };
+        changes.insert(name.clone(), Changed { before, after });
+    }
+    outcome
+}

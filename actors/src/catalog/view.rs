@@ -1,0 +1,207 @@
+//! What the mesh reads of each kind of object. An object that changes elsewhere (a heartbeat, a managed field) has an equal
+//! view, and nothing is computed anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fsm_api::core::{self as k8s, Endpoint, EndpointPort, ServicePort};
+use fsm_api::{HttpRouteGroup, TcpRoute, TrafficSplit, TrafficTarget, Validate, names};
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::ObjectName;
+
+/// A service account: who a workload is.
+pub type Account = ObjectName;
+
+/// The container that the injector adds.
+pub const SIDECAR_CONTAINER: &str = "sidecar";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    pub account: Account,
+    pub node: String,
+    /// Empty until the pod has one.
+    pub ip: String,
+    /// Has a proxy's id and a sidecar container.
+    pub has_proxy: bool,
+    /// Has ended for good.
+    pub finished: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// TCP ports.
+    pub ports: Vec<ServicePort>,
+    pub vips: Vec<String>,
+    /// Kept out of the mesh by its own label or annotation.
+    pub excluded: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    pub service: ObjectName,
+    /// TCP ports that have a number.
+    pub ports: Vec<EndpointPort>,
+    /// Those with an IP address.
+    pub endpoints: Vec<Endpoint>,
+}
+
+impl Slice {
+    /// The pods behind it, with their zones.
+    pub fn pods(&self) -> impl Iterator<Item = (ObjectName, &str)> {
+        self.endpoints.iter().filter_map(|endpoint| Some((self.pod(endpoint)?, endpoint.zone.as_str())))
+    }
+
+    /// The pod behind one of its endpoints.
+    pub fn pod(&self, endpoint: &Endpoint) -> Option<ObjectName> {
+        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod")?;
+        let namespace = if target.namespace.is_empty() { &self.service.namespace } else { &target.namespace };
+        Some(ObjectName::new(namespace, &target.name))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    pub apex: ObjectName,
+    pub backends: Vec<(ObjectName, u32)>,
+    /// In the split's namespace; empty means all requests.
+    pub route_groups: BTreeSet<ObjectName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub destination: Account,
+    pub sources: BTreeSet<Account>,
+    pub rules: Vec<Rule>,
+}
+
+/// What a [`Target`] allows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Some matches of a route group; none named means all.
+    Http {
+        group: ObjectName,
+        matches: Vec<String>,
+    },
+    Tcp {
+        route: ObjectName,
+    },
+}
+
+pub type RouteGroup = fsm_api::smi::HttpRouteGroupSpec;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpPorts {
+    /// Empty means every port.
+    pub ports: BTreeSet<u16>,
+}
+
+/// Why an object counts as absent.
+pub type Unusable = String;
+
+fn read<T: DeserializeOwned>(json: &RawValue) -> Result<T, Unusable> {
+    serde_json::from_str(json.get()).map_err(|error| error.to_string())
+}
+
+fn valid<T: DeserializeOwned + Validate>(json: &RawValue) -> Result<T, Unusable> {
+    let object: T = read(json)?;
+    let report = object.validate();
+    if report.is_ok() { Ok(object) } else { Err(report.error_text()) }
+}
+
+fn is_tcp(protocol: &str) -> bool {
+    matches!(protocol, "" | "TCP")
+}
+
+pub(super) fn namespace(json: &RawValue) -> Result<Namespace, Unusable> {
+    let object: k8s::Namespace = read(json)?;
+    Ok(Namespace { labels: object.metadata.labels, annotations: object.metadata.annotations })
+}
+
+pub(super) fn pod(json: &RawValue) -> Result<Pod, Unusable> {
+    let object: k8s::Pod = read(json)?;
+    let mut containers = object.spec.containers.iter().chain(&object.spec.init_containers);
+    Ok(Pod {
+        account: Account::new(&object.metadata.namespace, object.service_account()),
+        node: object.spec.node_name.clone(),
+        ip: object.status.pod_ip.clone(),
+        has_proxy: object.metadata.label(names::PROXY_UUID).is_some()
+            && object.metadata.label(names::IGNORE).is_none()
+            && containers.any(|container| container.name == SIDECAR_CONTAINER),
+        finished: object.is_finished(),
+    })
+}
+
+pub(super) fn service(json: &RawValue) -> Result<Service, Unusable> {
+    let object: k8s::Service = read(json)?;
+    let excluded = object.metadata.label(names::IGNORE).is_some()
+        || object.metadata.annotation(names::SERVICE_EXCLUSION).and_then(names::switch) == Some(true)
+        || object.spec.kind == "ExternalName";
+    let vips: BTreeSet<String> = object.spec.vips().map(str::to_owned).collect();
+    let mut ports: Vec<ServicePort> = object.spec.ports.into_iter().filter(|port| is_tcp(&port.protocol)).collect();
+    ports.sort_by(|one, other| one.port.cmp(&other.port));
+    Ok(Service { ports, vips: vips.into_iter().collect(), excluded })
+}
+
+/// `Ok(None)`: a slice that belongs to no service, or that has no IP addresses.
+pub(super) fn slice(json: &RawValue) -> Result<Option<Slice>, Unusable> {
+    let object: k8s::EndpointSlice = read(json)?;
+    let Some(service) = object.service_name().filter(|_| object.address_type != "FQDN") else { return Ok(None) };
+    let service = ObjectName::new(&object.metadata.namespace, service);
+    let ports = object.ports.into_iter().filter(|port| is_tcp(&port.protocol) && port.port.is_some()).collect();
+    let endpoints = object.endpoints.into_iter().filter(|endpoint| !endpoint.addresses.is_empty()).collect();
+    Ok(Some(Slice { service, ports, endpoints }))
+}
+
+pub(super) fn split(json: &RawValue) -> Result<Split, Unusable> {
+    let object: TrafficSplit = valid(json)?;
+    let own = &object.metadata.namespace;
+    let service = |text: String| text.parse::<ObjectName>().map_err(|error| error.to_string());
+    let mut backends = object
+        .spec
+        .backends
+        .iter()
+        .map(|backend| {
+            let weight = u32::try_from(backend.weight).map_err(|error| error.to_string())?;
+            Ok((service(backend.full_name(own))?, weight))
+        })
+        .collect::<Result<Vec<_>, Unusable>>()?;
+    backends.sort();
+    let route_groups = object.spec.matches.iter().map(|each| ObjectName::new(own, &each.name)).collect();
+    Ok(Split { apex: service(object.spec.apex(own))?, backends, route_groups })
+}
+
+pub(super) fn target(json: &RawValue) -> Result<Target, Unusable> {
+    let object: TrafficTarget = valid(json)?;
+    let own = &object.metadata.namespace;
+    let rules = object.spec.rules.into_iter().map(|rule| {
+        let route = ObjectName::new(own, rule.name);
+        if rule.kind == "TCPRoute" { Rule::Tcp { route } } else { Rule::Http { group: route, matches: rule.matches } }
+    });
+    Ok(Target {
+        destination: Account::new(own, &object.spec.destination.name),
+        sources: object
+            .spec
+            .sources
+            .iter()
+            .map(|source| Account::new(source.namespace_or(own), &source.name))
+            .collect(),
+        rules: rules.collect(),
+    })
+}
+
+pub(super) fn route_group(json: &RawValue) -> Result<RouteGroup, Unusable> {
+    Ok(valid::<HttpRouteGroup>(json)?.spec)
+}
+
+pub(super) fn tcp_route(json: &RawValue) -> Result<TcpPorts, Unusable> {
+    let object: TcpRoute = valid(json)?;
+    let ports = object.spec.matches.ports.iter().map(|port| u16::try_from(*port).map_err(|error| error.to_string()));
+    Ok(TcpPorts { ports: ports.collect::<Result<_, _>>()? })
+}

@@ -1,0 +1,101 @@
+//! Trust: the trust bundle that proxies get, and the certificates that were issued to them.
+
+use std::collections::BTreeMap;
+
+use fsm_proxy_config::resource::Resource;
+use fsm_proxy_config::{Digest, Kind, ResourceName, SpiffeId, proto};
+use fsm_store::Timestamp;
+use sha2::{Digest as _, Sha256};
+
+use crate::catalog::{Audience, ObjectName};
+use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told};
+use crate::fact::{CertificateIssued, Fact};
+
+/// The state machine.
+#[derive(Clone, Debug, Default)]
+pub struct Certs {
+    resources: Resources,
+    /// The newest certificate of each holder.
+    issued: BTreeMap<Holder, Certificate>,
+    /// How many certificates were issued in all.
+    issued_total: u64,
+}
+
+/// An identity, and the pod that uses it if known.
+type Holder = (SpiffeId, Option<ObjectName>);
+
+/// A certificate in use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// Hexadecimal.
+    pub serial: String,
+    /// SHA-256, hexadecimal.
+    pub fingerprint: String,
+    pub not_after: Timestamp,
+}
+
+impl Certs {
+    /// The newest certificate of every holder, in the order of identities and pods.
+    pub fn in_use(&self) -> impl Iterator<Item = (&SpiffeId, Option<&ObjectName>, &Certificate)> {
+        self.issued.iter().map(|((identity, pod), certificate)| (identity, pod.as_ref(), certificate))
+    }
+
+    /// How many certificates were issued since the log began.
+    pub fn issued_total(&self) -> u64 {
+        self.issued_total
+    }
+
+    fn issue(&mut self, fact: &CertificateIssued) {
+        self.issued_total += 1;
+        let certificate = Certificate {
+            serial: fact.serial.clone(),
+            fingerprint: fact.fingerprint.clone(),
+            not_after: fact.not_after,
+        };
+        self.issued.insert((fact.identity.clone(), fact.pod.clone()), certificate);
+    }
+}
+
+impl Concern for Certs {
+    const NAME: &'static str = "certs";
+
+    fn apply(&mut self, step: &Step<'_>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Fact::CertificateIssued(fact) = step.fact {
+            self.issue(fact);
+        }
+        // The private key of a pod that is gone went with it.
+        for (name, changed) in &step.delta.pods {
+            if let (Some(before), None) = (&changed.before, &changed.after)
+                && let Some(identity) = step.catalog.mesh().identity(&before.account)
+            {
+                self.issued.remove(&(identity, Some(name.clone())));
+            }
+        }
+        if step.delta.mesh.is_some() {
+            let pem = step.catalog.mesh().started.trust_bundle_pem.clone();
+            let told = (!pem.is_empty()).then(|| Told {
+                bytes: Resource::TrustBundle(proto::TrustBundle { pem }).encode().into(),
+                audience: Audience::Everyone,
+            });
+            let key = ResourceKey::shared(ResourceName::new(Kind::TrustBundle, "trust"));
+            self.resources.set(key, told, &mut changes);
+        }
+        changes
+    }
+
+    fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update(self.resources.digest().0);
+        hash.update(self.issued_total.to_be_bytes());
+        for ((identity, pod), certificate) in &self.issued {
+            let pod = pod.as_ref().map(ToString::to_string).unwrap_or_default();
+            for part in [&identity.to_string(), &pod, &certificate.serial, &certificate.fingerprint] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part.as_bytes());
+            }
+            hash.update(certificate.not_after.0.to_be_bytes());
+        }
+        Digest(hash.finalize().into())
+    }
+}

@@ -1,0 +1,64 @@
+//! What the injection webhook has to know.
+
+use std::sync::Arc;
+
+use fsm_proxy_config::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::catalog::view::Namespace;
+use crate::catalog::{Mesh, ObjectName, Table};
+use crate::concern::{Change, Concern, Step};
+
+/// The state machine: the mesh's settings and the namespaces. A clone is a version, and costs a few pointers.
+#[derive(Clone, Debug, Default)]
+pub struct Injection {
+    mesh: Arc<Mesh>,
+    namespaces: Table<Namespace>,
+}
+
+impl Injection {
+    /// Mesh-wide settings.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// A namespace by its name.
+    pub fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.get(&ObjectName::new("", name)).map(|namespace| &**namespace)
+    }
+}
+
+impl Concern for Injection {
+    const NAME: &'static str = "injection";
+
+    fn apply(&mut self, step: &Step<'_>) -> Vec<Change> {
+        if step.delta.mesh.is_some() {
+            self.mesh = step.catalog.shared_mesh();
+        }
+        if !step.delta.namespaces.is_empty() {
+            self.namespaces = step.catalog.namespaces().clone();
+        }
+        Vec::new()
+    }
+
+    fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        let started = &self.mesh.started;
+        let config = serde_json::to_string(&self.mesh.config).expect("settings are plain data");
+        for text in [&started.mesh_name, &started.mesh_namespace, &started.trust_domain, &config] {
+            part(text);
+        }
+        for (name, namespace) in self.namespaces.iter() {
+            part(&name.name);
+            for (key, value) in namespace.labels.iter().chain(&namespace.annotations) {
+                part(key);
+                part(value);
+            }
+        }
+        Digest(hash.finalize().into())
+    }
+}

@@ -1,0 +1,203 @@
+//! Who can be reached and how, and what servers allow: settings, workloads, services, endpoints, routes and inbound policies.
+
+use std::collections::BTreeSet;
+
+use fsm_proxy_config::resource::Resource;
+use fsm_proxy_config::{Digest, Kind, ResourceName};
+
+use crate::catalog::view::Slice;
+use crate::catalog::{Audience, Catalog, Changed, Delta, ObjectName};
+use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, message};
+
+/// The state machine.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    resources: Resources,
+}
+
+impl Concern for Routes {
+    const NAME: &'static str = "routes";
+
+    fn apply(&mut self, step: &Step<'_>) -> Vec<Change> {
+        let (catalog, delta) = (step.catalog, step.delta);
+        let mut changes = Vec::new();
+        if delta.is_empty() {
+            return changes;
+        }
+        if delta.mesh.is_some() {
+            self.settings(catalog, &mut changes);
+        }
+        let touched = catalog.touched_services(delta);
+        let mut stale = Stale::from_delta(catalog, delta);
+        for service in &touched {
+            self.service(catalog, service, &mut stale, &mut changes);
+        }
+        for slice in &stale.slices {
+            self.endpoints(catalog, slice, &mut changes);
+        }
+        for pod in &stale.workloads {
+            self.workload(catalog, pod, &mut changes);
+        }
+        self.policy(catalog, delta, &touched, &mut changes);
+        changes
+    }
+
+    fn digest(&self) -> Digest {
+        self.resources.digest()
+    }
+}
+
+/// What has to be computed anew.
+#[derive(Default)]
+struct Stale {
+    slices: BTreeSet<ObjectName>,
+    workloads: BTreeSet<ObjectName>,
+}
+
+impl Stale {
+    fn from_delta(catalog: &Catalog, delta: &Delta) -> Self {
+        let mut stale = Self::default();
+        if delta.membership_changed() {
+            stale.slices.extend(catalog.slices().keys().cloned());
+            stale.workloads.extend(catalog.pods().keys().cloned());
+        }
+        for namespace in delta.namespaces.keys() {
+            for pod in catalog.pods_in(&namespace.name) {
+                stale.workloads.insert(pod.clone());
+                stale.slices.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
+            }
+        }
+        for pod in delta.pods.keys() {
+            stale.workloads.insert(pod.clone());
+            stale.slices.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
+        }
+        for (name, changed) in &delta.slices {
+            stale.slices.insert(name.clone());
+            stale.workloads.extend(pods_touched(changed));
+        }
+        stale
+    }
+}
+
+/// The pods that a changed slice means something else for.
+fn pods_touched(changed: &Changed<Slice>) -> BTreeSet<ObjectName> {
+    let all = |slice: &Slice| -> BTreeSet<(ObjectName, String)> {
+        slice.pods().map(|(pod, zone)| (pod, zone.to_owned())).collect()
+    };
+    let names = |pods: BTreeSet<(ObjectName, String)>| pods.into_iter().map(|(pod, _)| pod).collect();
+    match (&changed.before, &changed.after) {
+        (Some(before), Some(after)) if before.ports == after.ports && before.service == after.service => {
+            names(all(before).symmetric_difference(&all(after)).cloned().collect())
+        }
+        _ => names(changed.sides().flat_map(all).collect()),
+    }
+}
+
+impl Routes {
+    fn set(&mut self, key: ResourceKey, told: Option<(Resource, Audience)>, changes: &mut Vec<Change>) -> bool {
+        let told = told.map(|(resource, audience)| Told { bytes: resource.encode().into(), audience });
+        self.resources.set(key, told, changes)
+    }
+
+    fn settings(&mut self, catalog: &Catalog, changes: &mut Vec<Change>) {
+        let mesh = catalog.mesh();
+        let told = (!mesh.started.mesh_name.is_empty())
+            .then(|| (Resource::Settings(message::settings(mesh)), Audience::Everyone));
+        self.set(key(Kind::Settings, "settings"), told, changes);
+    }
+
+    fn service(&mut self, catalog: &Catalog, name: &ObjectName, stale: &mut Stale, changes: &mut Vec<Change>) {
+        let told = catalog.mesh_service(name).map(|service| {
+            let message = message::service(name, service, catalog.mesh());
+            (Resource::Service(message), catalog.audience_of_service(name))
+        });
+        let key = key(Kind::Service, name);
+        let before = self.resources.get(&key).map(|told| told.bytes.clone());
+        if !self.set(key.clone(), told, changes) {
+            return;
+        }
+        let content_changed = self.resources.get(&key).map(|told| told.bytes.clone()) != before;
+        for (slice_name, slice) in catalog.slices_of_service(name) {
+            stale.slices.insert(slice_name.clone());
+            if content_changed {
+                stale.workloads.extend(slice.pods().map(|(pod, _)| pod));
+            }
+        }
+    }
+
+    fn endpoints(&mut self, catalog: &Catalog, name: &ObjectName, changes: &mut Vec<Change>) {
+        let told = catalog.slices().get(name).and_then(|slice| {
+            let service = catalog.mesh_service(&slice.service)?;
+            let audience = self.resources.get(&key(Kind::Service, &slice.service))?.audience.clone();
+            Some((Resource::Endpoints(message::endpoints(catalog, slice, service)), audience))
+        });
+        self.set(key(Kind::Endpoints, name), told, changes);
+    }
+
+    fn workload(&mut self, catalog: &Catalog, name: &ObjectName, changes: &mut Vec<Change>) {
+        let told = catalog
+            .meshed_pod(name)
+            .map(|pod| (Resource::Workload(message::workload(catalog, name, pod)), Audience::accounts([])));
+        let key = ResourceKey::of(name.clone(), ResourceName::new(Kind::Workload, "workload"));
+        self.set(key, told, changes);
+    }
+
+    fn policy(&mut self, catalog: &Catalog, delta: &Delta, touched: &BTreeSet<ObjectName>, changes: &mut Vec<Change>) {
+        let mut targets: BTreeSet<&ObjectName> = delta.targets.keys().collect();
+        if delta.membership_changed() {
+            targets.extend(catalog.targets().keys());
+        }
+        for name in targets {
+            let told = catalog.targets().get(name).map(|target| {
+                let message = message::inbound_policy(catalog.mesh(), target);
+                (Resource::InboundPolicy(message), Audience::accounts([target.destination.clone()]))
+            });
+            self.set(key(Kind::InboundPolicy, name), told, changes);
+        }
+
+        let mut groups: BTreeSet<ObjectName> = delta.route_groups.keys().cloned().collect();
+        let mut tcp_routes: BTreeSet<ObjectName> = delta.tcp_routes.keys().cloned().collect();
+        for target in delta.targets.values().flat_map(Changed::sides) {
+            groups.extend(target.route_groups().cloned());
+            tcp_routes.extend(target.tcp_routes().cloned());
+        }
+        groups.extend(delta.splits.values().flat_map(Changed::sides).flat_map(|split| split.route_groups.clone()));
+        let splits = touched.iter().flat_map(|service| catalog.splits_over(service));
+        groups.extend(splits.flat_map(|(_, split)| split.route_groups.clone()));
+        for name in &groups {
+            let told = catalog.route_groups().get(name).map(|group| {
+                (Resource::RouteGroup(message::route_group(group)), audience_of_route_group(catalog, name))
+            });
+            self.set(key(Kind::RouteGroup, name), told, changes);
+        }
+        for name in &tcp_routes {
+            let told = catalog.tcp_routes().get(name).map(|route| {
+                let targets = catalog.index().targets_by_tcp_route.of(name);
+                let audience = targets.filter_map(|name| Some(catalog.targets().get(name)?.destination.clone()));
+                (Resource::TcpRoute(message::tcp_route(route)), Audience::accounts(audience))
+            });
+            self.set(key(Kind::TcpRoute, name), told, changes);
+        }
+    }
+}
+
+/// The servers that allow traffic by it, and the clients that split traffic by it.
+fn audience_of_route_group(catalog: &Catalog, name: &ObjectName) -> Audience {
+    let targets = catalog.index().targets_by_group.of(name);
+    let mut accounts: BTreeSet<ObjectName> =
+        targets.filter_map(|name| Some(catalog.targets().get(name)?.destination.clone())).collect();
+    for split in catalog.index().splits_by_group.of(name).filter_map(|name| catalog.splits().get(name)) {
+        if catalog.mesh_service(&split.apex).is_none() {
+            continue;
+        }
+        match catalog.audience_of_service(&split.apex) {
+            Audience::Everyone => return Audience::Everyone,
+            Audience::Accounts(clients) => accounts.extend(clients.iter().cloned()),
+        }
+    }
+    Audience::accounts(accounts)
+}
+
+fn key(kind: Kind, name: impl ToString) -> ResourceKey {
+    ResourceKey::shared(ResourceName::new(kind, name.to_string()))
+}

@@ -1,0 +1,320 @@
+//! Joins the concerns' resources into what each proxy is told. Pure: no mailbox, no stream.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fsm_proxy_config::{ConfigSet, Digest, Entry, ResourceName, Update};
+use fsm_store::{Seq, TraceContext};
+use sha2::{Digest as _, Sha256};
+
+use crate::catalog::view::Account;
+use crate::catalog::{Audience, Catalog, Delta, ObjectName};
+use crate::concern::{Change, ResourceKey, Told};
+
+/// What one proxy has to be told now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyUpdate {
+    /// `<namespace>/<pod>`
+    pub proxy: ObjectName,
+    pub update: Update,
+    /// The change that led to it: of the last record in it that had one.
+    pub trace: TraceContext,
+}
+
+/// Whose updates are collected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Followed {
+    /// Nobody's: only states are asked for.
+    #[default]
+    Nobody,
+    Everybody,
+    These(BTreeSet<ObjectName>),
+}
+
+impl Followed {
+    fn contains(&self, proxy: &ObjectName) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => true,
+            Self::These(proxies) => proxies.contains(proxy),
+        }
+    }
+}
+
+/// All resources of the mesh, and who is told which. What a proxy is told at a seq is a function of the log up to it.
+#[derive(Clone, Debug, Default)]
+pub struct Publisher {
+    resources: BTreeMap<ResourceKey, Published>,
+    everyone: BTreeSet<ResourceName>,
+    by_account: BTreeMap<Account, BTreeSet<ResourceName>>,
+    by_proxy: BTreeMap<ObjectName, BTreeSet<ResourceName>>,
+    /// Every pod with a proxy.
+    proxies: BTreeMap<ObjectName, Account>,
+    proxies_by_account: BTreeMap<Account, BTreeSet<ObjectName>>,
+    followed: Followed,
+    pending: BTreeMap<ObjectName, Pending>,
+}
+
+#[derive(Clone, Debug)]
+struct Published {
+    /// The record that last changed the bytes.
+    version: Seq,
+    told: Told,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    /// The new entry, or none if it is gone for this proxy.
+    changed: BTreeMap<ResourceName, Option<Entry>>,
+    trace: TraceContext,
+}
+
+impl Publisher {
+    /// Says whose updates [`Publisher::take_updates`] gives from now on.
+    pub fn follow(&mut self, followed: Followed) {
+        self.pending.retain(|proxy, _| followed.contains(proxy));
+        self.followed = followed;
+    }
+
+    /// Collects the updates of one more proxy.
+    pub fn follow_one(&mut self, proxy: &ObjectName) {
+        match &mut self.followed {
+            Followed::Everybody => {}
+            Followed::These(proxies) => {
+                proxies.insert(proxy.clone());
+            }
+            Followed::Nobody => self.followed = Followed::These(BTreeSet::from([proxy.clone()])),
+        }
+    }
+
+    /// Collects the updates of one proxy no more.
+    pub fn unfollow_one(&mut self, proxy: &ObjectName) {
+        if let Followed::These(proxies) = &mut self.followed {
+            proxies.remove(proxy);
+        }
+        self.pending.remove(proxy);
+    }
+
+    /// Applies what record `seq` changed: first who the proxies are, then the concerns' resources.
+    pub fn apply(&mut self, seq: Seq, catalog: &Catalog, delta: &Delta, changes: Vec<Change>, trace: TraceContext) {
+        self.proxies(catalog, delta, trace);
+        for change in changes {
+            self.resource(seq, change, trace);
+        }
+    }
+
+    /// The updates of followed proxies since the last call, as the version `seq`.
+    pub fn take_updates(&mut self, seq: Seq) -> Vec<ProxyUpdate> {
+        let pending = std::mem::take(&mut self.pending);
+        pending
+            .into_iter()
+            .map(|(proxy, pending)| {
+                let mut update = Update { seq: seq.0, ..Update::default() };
+                for (name, entry) in pending.changed {
+                    match entry {
+                        Some(entry) => drop(update.changed.insert(name, entry)),
+                        None => update.removed.push(name),
+                    }
+                }
+                ProxyUpdate { proxy, update, trace: pending.trace }
+            })
+            .collect()
+    }
+
+    /// The service account of a proxy; none if there is no such proxy.
+    pub fn account_of(&self, proxy: &ObjectName) -> Option<&Account> {
+        self.proxies.get(proxy)
+    }
+
+    /// All proxies with their service accounts.
+    pub fn all_proxies(&self) -> impl Iterator<Item = (&ObjectName, &Account)> {
+        self.proxies.iter()
+    }
+
+    /// All that a proxy is told now, as the version `seq`; none if there is no such proxy.
+    pub fn config_of(&self, proxy: &ObjectName, seq: Seq) -> Option<ConfigSet> {
+        let account = self.proxies.get(proxy)?;
+        let mut set = ConfigSet { seq: seq.0, ..ConfigSet::default() };
+        for name in self.everyone.iter().chain(self.by_account.get(account).into_iter().flatten()) {
+            set.resources.insert(name.clone(), self.entry(&ResourceKey::shared(name.clone()))?);
+        }
+        for name in self.by_proxy.get(proxy).into_iter().flatten() {
+            set.resources.insert(name.clone(), self.entry(&ResourceKey::of(proxy.clone(), name.clone()))?);
+        }
+        Some(set)
+    }
+
+    /// A digest of all resources with their versions and audiences, and of all proxies.
+    pub fn digest(&self) -> Digest {
+        let mut hash = Sha256::new();
+        for (key, published) in &self.resources {
+            hash.update(published.version.0.to_be_bytes());
+            crate::concern::hash_told(&mut hash, key, &published.told);
+        }
+        for (proxy, account) in &self.proxies {
+            for part in [proxy.to_string(), account.to_string()] {
+                hash.update((part.len() as u64).to_be_bytes());
+                hash.update(part.as_bytes());
+            }
+        }
+        Digest(hash.finalize().into())
+    }
+
+    /// How many resources there are.
+    pub fn resource_count(&self) -> usize {
+        self.resources.len()
+    }
+
+    fn entry(&self, key: &ResourceKey) -> Option<Entry> {
+        let published = self.resources.get(key)?;
+        Some(Entry { version: published.version.0, bytes: published.told.bytes.clone() })
+    }
+
+    fn note(&mut self, proxy: &ObjectName, name: &ResourceName, entry: Option<Entry>, trace: TraceContext) {
+        if !self.followed.contains(proxy) {
+            return;
+        }
+        let pending = self.pending.entry(proxy.clone()).or_default();
+        pending.changed.insert(name.clone(), entry);
+        if trace != TraceContext::default() {
+            pending.trace = trace;
+        }
+    }
+
+    fn resource(&mut self, seq: Seq, change: Change, trace: TraceContext) {
+        let Change { key, told } = change;
+        let before = self.resources.get(&key).cloned();
+        let bytes_changed =
+            before.as_ref().map(|published| &published.told.bytes) != told.as_ref().map(|told| &told.bytes);
+        let after = told.map(|told| {
+            let version = before.as_ref().filter(|_| !bytes_changed).map_or(seq, |published| published.version);
+            Published { version, told }
+        });
+        match &after {
+            Some(after) => self.resources.insert(key.clone(), after.clone()),
+            None => self.resources.remove(&key),
+        };
+        let entry = after.as_ref().map(|after| Entry { version: after.version.0, bytes: after.told.bytes.clone() });
+        if let Some(proxy) = &key.proxy {
+            let names = self.by_proxy.entry(proxy.clone()).or_default();
+            if after.is_some() {
+                names.insert(key.name.clone())
+            } else {
+                names.remove(&key.name)
+            };
+            if names.is_empty() {
+                self.by_proxy.remove(proxy);
+            }
+            if self.proxies.contains_key(proxy) {
+                self.note(proxy, &key.name, entry, trace);
+            }
+            return;
+        }
+        let before = before.map(|published| published.told.audience);
+        let after = after.map(|published| published.told.audience);
+        self.reindex(&key.name, before.as_ref(), after.as_ref());
+        for (proxy, account) in self.candidates(before.as_ref(), after.as_ref()) {
+            let was = before.as_ref().is_some_and(|audience| audience.contains(&account));
+            let is = after.as_ref().is_some_and(|audience| audience.contains(&account));
+            if is && (!was || bytes_changed) {
+                self.note(&proxy, &key.name, entry.clone(), trace);
+            } else if was && !is {
+                self.note(&proxy, &key.name, None, trace);
+            }
+        }
+    }
+
+    fn reindex(&mut self, name: &ResourceName, before: Option<&Audience>, after: Option<&Audience>) {
+        if before == after {
+            return;
+        }
+        match before {
+            None => {}
+            Some(Audience::Everyone) => drop(self.everyone.remove(name)),
+            Some(Audience::Accounts(accounts)) => {
+                for account in accounts.iter() {
+                    remove_from(&mut self.by_account, account, name);
+                }
+            }
+        }
+        match after {
+            None => {}
+            Some(Audience::Everyone) => drop(self.everyone.insert(name.clone())),
+            Some(Audience::Accounts(accounts)) => {
+                for account in accounts.iter() {
+                    self.by_account.entry(account.clone()).or_default().insert(name.clone());
+                }
+            }
+        }
+    }
+
+    /// The proxies of either audience, as far as they are followed.
+    fn candidates(&self, before: Option<&Audience>, after: Option<&Audience>) -> Vec<(ObjectName, Account)> {
+        if self.followed == Followed::Nobody {
+            return Vec::new();
+        }
+        let mut accounts: BTreeSet<&Account> = BTreeSet::new();
+        for audience in before.into_iter().chain(after) {
+            match audience {
+                Audience::Everyone => {
+                    return self.proxies.iter().map(|(proxy, account)| (proxy.clone(), account.clone())).collect();
+                }
+                Audience::Accounts(members) => accounts.extend(members.iter()),
+            }
+        }
+        let mut candidates = Vec::new();
+        for account in accounts {
+            let proxies = self.proxies_by_account.get(account).into_iter().flatten();
+            candidates.extend(proxies.map(|proxy| (proxy.clone(), account.clone())));
+        }
+        candidates
+    }
+
+    /// Follows pods that got a proxy, lost it, or are somebody else now.
+    fn proxies(&mut self, catalog: &Catalog, delta: &Delta, trace: TraceContext) {
+        let mut touched: BTreeSet<ObjectName> = delta.pods.keys().cloned().collect();
+        for namespace in delta.namespaces.keys() {
+            touched.extend(catalog.pods_in(&namespace.name).cloned());
+        }
+        if delta.membership_changed() {
+            touched.extend(catalog.pods().keys().cloned());
+        }
+        for proxy in touched {
+            let after = catalog.meshed_pod(&proxy).map(|pod| pod.account.clone());
+            let before = self.proxies.get(&proxy).cloned();
+            if before == after {
+                continue;
+            }
+            let had: BTreeSet<ResourceName> = before.iter().flat_map(|account| self.shared_names(account)).collect();
+            if let Some(account) = before {
+                self.proxies.remove(&proxy);
+                remove_from(&mut self.proxies_by_account, &account, &proxy);
+            }
+            let Some(account) = after else { continue };
+            self.proxies.insert(proxy.clone(), account.clone());
+            self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
+            if self.followed.contains(&proxy) {
+                let has: BTreeSet<ResourceName> = self.shared_names(&account).collect();
+                for name in had.difference(&has) {
+                    self.note(&proxy, name, None, trace);
+                }
+                for name in &has {
+                    let entry = self.entry(&ResourceKey::shared(name.clone()));
+                    self.note(&proxy, name, entry, trace);
+                }
+            }
+        }
+    }
+
+    fn shared_names(&self, account: &Account) -> impl Iterator<Item = ResourceName> {
+        self.everyone.iter().chain(self.by_account.get(account).into_iter().flatten()).cloned()
+    }
+}
+
+fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = map.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            map.remove(key);
+        }
+    }
+}
