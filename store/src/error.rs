@@ -92,6 +92,8 @@ pub enum Damage {
     Chain { first_seq: Seq, why: String },
     /// Records that were acknowledged are not there.
     Lost { from: Seq, to: Seq },
+    /// The `HEAD` file is missing or unreadable, so it can't be told whether anything is missing after `last`.
+    Head { last: Seq },
 }
 
 impl Damage {
@@ -100,6 +102,7 @@ impl Damage {
         match self {
             Self::Frame { first_seq, .. } | Self::Chain { first_seq, .. } => *first_seq,
             Self::Lost { from, .. } => *from,
+            Self::Head { last } => last.next(),
         }
     }
 }
@@ -112,6 +115,9 @@ impl fmt::Display for Damage {
                 write!(f, "the frame that begins at seq {first_seq} does not continue the history before it ({why})")
             }
             Self::Lost { from, to } => write!(f, "seq {from} to {to} were acknowledged and are not there"),
+            Self::Head { last } => {
+                write!(f, "the HEAD file is missing or unreadable, so records after seq {last} may be missing")
+            }
         }
     }
 }

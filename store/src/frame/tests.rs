@@ -1,0 +1,133 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Entry, Timestamp, TraceContext};
+
+prop_compose! {
+    fn an_entry()(
+        topic in "[a-z]{0,12}",
+        key in ".{0,40}",
+        body in prop::collection::vec(any::<u8>(), 0..600),
+        trace in prop::option::of((any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u8>())),
+    ) -> Entry {
+        let trace = trace.map_or_else(TraceContext::default, |(trace_id, span_id, flags)| TraceContext { trace_id, span_id, flags });
+        Entry { topic, key, body, trace }
+    }
+}
+
+prop_compose! {
+    fn some_records()(
+        first in 1..u64::MAX / 2,
+        start in 0..u64::MAX / 2,
+        entries in prop::collection::vec((an_entry(), 0..5_000_000_u64), 1..20),
+    ) -> Vec<Record> {
+        let mut time = start;
+        entries.into_iter().enumerate().map(|(place, (entry, later))| {
+            time += later;
+            Record { seq: Seq(first + place as u64), time: Timestamp(time), entry }
+        }).collect()
+    }
+}
+
+proptest! {
+    #[test]
+    fn records_come_out_as_they_went_in(records in some_records(), previous: [u8; 32], after_loss: bool) {
+        let frame = encode(&records, FrameHash(previous), after_loss).unwrap();
+        let (header, decoded) = decode(&frame).unwrap();
+        prop_assert_eq!(&*decoded, &records[..]);
+        prop_assert_eq!(header.previous, FrameHash(previous));
+        prop_assert_eq!(header.after_loss, after_loss);
+        prop_assert_eq!(header.first_seq, records[0].seq);
+        prop_assert_eq!(header.last_seq(), records[records.len() - 1].seq);
+        prop_assert_eq!(header.first_time, records[0].time);
+        prop_assert_eq!(header.last_time, records[records.len() - 1].time);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed(records in some_records(), place: prop::sample::Index, bit in 0..8_u8) {
+        let mut frame = encode(&records, FrameHash::default(), false).unwrap();
+        let at = place.index(frame.len());
+        frame[at] ^= 1 << bit;
+        prop_assert!(decode(&frame).is_err(), "bit {bit} of byte {at} was flipped");
+    }
+
+    #[test]
+    fn a_torn_frame_is_noticed(records in some_records(), place: prop::sample::Index) {
+        let frame = encode(&records, FrameHash::default(), false).unwrap();
+        prop_assert!(decode(&frame[..place.index(frame.len())]).is_err());
+    }
+
+    #[test]
+    fn bytes_after_a_frame_are_noticed(records in some_records(), more in prop::collection::vec(any::<u8>(), 1..40)) {
+        let mut frame = encode(&records, FrameHash::default(), false).unwrap();
+        frame.extend(more);
+        let too_long = matches!(decode(&frame), Err(FrameError::Length { .. }));
+        prop_assert!(too_long);
+    }
+
+    #[test]
+    fn any_bytes_are_refused_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(decode(&bytes).is_err());
+    }
+}
+
+fn one_record() -> Vec<Record> {
+    let entry = Entry {
+        topic: "object".into(),
+        key: "v1/Pod default/web-0".into(),
+        body: br#"{"type":"applied"}"#.to_vec(),
+        trace: TraceContext { trace_id: [1; 16], span_id: [2; 8], flags: 1 },
+    };
+    vec![Record { seq: Seq(7), time: Timestamp(1_700_000_000_000_000), entry }]
+}
+
+#[test]
+fn the_header_is_laid_out_as_the_format_page_says() {
+    let frame = encode(&one_record(), FrameHash([9; 32]), true).unwrap();
+    assert_eq!(&frame[0..4], b"FSMF");
+    assert_eq!(&frame[4..6], &1_u16.to_le_bytes(), "format");
+    assert_eq!(&frame[6..8], &1_u16.to_le_bytes(), "flags");
+    assert_eq!(&frame[8..16], &7_u64.to_le_bytes(), "first seq");
+    assert_eq!(&frame[16..24], &1_700_000_000_000_000_u64.to_le_bytes(), "first time");
+    assert_eq!(&frame[24..32], &1_700_000_000_000_000_u64.to_le_bytes(), "last time");
+    assert_eq!(&frame[32..36], &1_u32.to_le_bytes(), "count");
+    let packed = u32::from_le_bytes(frame[40..44].try_into().unwrap());
+    assert_eq!(&frame[44..76], &[9; 32], "previous hash");
+    assert_eq!(frame.len(), 80 + packed as usize);
+}
+
+#[test]
+fn the_body_is_laid_out_as_the_format_page_says() {
+    let frame = encode(&one_record(), FrameHash::default(), false).unwrap();
+    let body_bytes = u32::from_le_bytes(frame[36..40].try_into().unwrap());
+    let body = zstd::bulk::decompress(&frame[80..], body_bytes as usize).unwrap();
+    let mut expected = vec![0];
+    expected.push(6);
+    expected.extend(b"object");
+    expected.push(20);
+    expected.extend(b"v1/Pod default/web-0");
+    expected.push(18);
+    expected.extend(br#"{"type":"applied"}"#);
+    expected.push(1);
+    expected.extend([1; 16]);
+    expected.extend([2; 8]);
+    expected.push(1);
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn a_newer_format_is_named_before_anything_else_is_looked_at() {
+    let mut frame = encode(&one_record(), FrameHash::default(), false).unwrap();
+    frame[4..6].copy_from_slice(&2_u16.to_le_bytes());
+    frame.truncate(10);
+    assert_eq!(decode(&frame).unwrap_err(), FrameError::Newer { found: 2 });
+}
+
+#[test]
+fn times_that_go_back_are_not_encoded() {
+    let mut records = one_record();
+    records.extend(one_record());
+    records[1].seq = Seq(8);
+    records[1].time = Timestamp(3);
+    assert!(encode(&records, FrameHash::default(), false).is_err());
+}

@@ -1,0 +1,133 @@
+//! Opening a log: whose directory it is, and whether its end is as it was acknowledged.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::SledLog;
+use super::commit::{Committer, End};
+use super::durable::Durable;
+use super::head::{Head, HeadFile};
+use super::place::Place;
+use super::store::{Store, engine_dir};
+use crate::frame::{FrameHash, FrameHeader};
+use crate::{Damage, Error, OnDamage, Options, Seq, Timestamp};
+
+/// The stored log's last intact frame.
+#[derive(Clone, Copy, Debug, Default)]
+struct Last {
+    seq: Seq,
+    time: Timestamp,
+    hash: FrameHash,
+}
+
+pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
+    let place = Arc::new(Place::take(dir, options.create)?);
+    let (head_file, said) =
+        HeadFile::open(dir).map_err(|error| Error::io(format!("read {}", dir.join("HEAD").display()), error))?;
+    let mut store = Store::open(Arc::clone(&place), options.cache_bytes)?;
+
+    let (last, found) = check_end(&store, said, place.new)?;
+    let (last, head) = match (found, options.on_damage) {
+        (None, _) => {
+            let given = said.map_or(last.seq, |head| head.given.max(last.seq));
+            (last, Head { stored: last.seq, given, hash: last.hash })
+        }
+        (Some(damage), OnDamage::PutAside) => {
+            store.damage = Some(damaged(dir, damage, last.seq));
+            let head = store.put_aside(said)?;
+            store.damage = None;
+            let (last, again) = check_end(&store, Some(head), false)?;
+            if let Some(damage) = again {
+                return Err(damaged(dir, damage, last.seq));
+            }
+            (last, head)
+        }
+        (Some(damage), OnDamage::ReadIntact) => {
+            store.damage = Some(damaged(dir, damage, last.seq));
+            (last, Head::default())
+        }
+        (Some(damage), OnDamage::Refuse) => return Err(damaged(dir, damage, last.seq)),
+    };
+
+    store.publish_stored(last.seq);
+    let store = Arc::new(store);
+    let mut durable = Durable::new(head_file, &engine_dir(dir), options.durability)?;
+    let refusal = store.damage.as_ref().map(ToString::to_string);
+    if refusal.is_none() && said != Some(head) {
+        durable.commit(&head)?;
+    }
+    if place.new {
+        place.mark()?;
+    }
+    let end = End { given: head.given, after_loss: head.given != last.seq, time: last.time, hash: last.hash };
+    let committer = Committer::start(Arc::clone(&store), end, durable, options.clock, refusal)?;
+    Ok(SledLog { committer, store })
+}
+
+fn damaged(dir: &Path, damage: Damage, kept: Seq) -> Error {
+    Error::Damaged { dir: dir.into(), damage, kept }
+}
+
+/// Checks the last frame, its link to the one before it, and that `HEAD` doesn't know of more. Gives the last record that can be used.
+fn check_end(store: &Store, said: Option<Head>, new: bool) -> Result<(Last, Option<Damage>), Error> {
+    let floor = store.floor()?;
+    let before_all =
+        floor.map_or_else(Last::default, |(first, hash)| Last { seq: Seq(first.0 - 1), time: Timestamp(0), hash });
+    let is_kept = |seq: Seq| floor.is_none_or(|(first, _)| seq >= first);
+
+    let mut last = before_all;
+    let mut damage = None;
+    let mut upto = Seq(u64::MAX);
+    // Ends at the newest frame that is intact; the frames after it are what is damaged.
+    while let Some(frame) = store.frame_at_or_before(upto)?.filter(|frame| is_kept(frame.first_seq)) {
+        upto = Seq(frame.first_seq.0.saturating_sub(1));
+        let found = match frame.decode() {
+            Ok((header, _)) if damage.is_none() => {
+                let before = store.frame_at_or_before(upto)?.filter(|frame| is_kept(frame.first_seq));
+                let before = before.map_or(before_all.hash, |before| before.hash());
+                last = Last { seq: header.last_seq(), time: header.last_time, hash: frame.hash() };
+                broken_link(&header, last, before, said)
+            }
+            // The newest frame before the damage.
+            Ok((header, _)) => {
+                last = Last { seq: header.last_seq(), time: header.last_time, hash: frame.hash() };
+                break;
+            }
+            Err(error) => match store.frame_error(frame.first_seq, &error) {
+                Error::Damaged { damage, .. } => Some(damage),
+                newer => return Err(newer),
+            },
+        };
+        if found.is_none() {
+            break;
+        }
+        damage = found;
+        last = before_all;
+    }
+    Ok((last, damage.or_else(|| missing(last, said, new))))
+}
+
+/// How the last frame contradicts the one before it, or `HEAD`.
+fn broken_link(header: &FrameHeader, last: Last, before: FrameHash, said: Option<Head>) -> Option<Damage> {
+    let broken = |why| Some(Damage::Chain { first_seq: header.first_seq, why });
+    match said {
+        _ if header.previous != before => {
+            broken(format!("it follows a frame with hash {}, and the one before it has {before}", header.previous))
+        }
+        Some(head) if head.stored == last.seq && head.hash != last.hash => {
+            broken(format!("it has hash {}, and {} was acknowledged", last.hash, head.hash))
+        }
+        _ => None,
+    }
+}
+
+/// What `HEAD` knows of and is not there.
+fn missing(last: Last, said: Option<Head>, new: bool) -> Option<Damage> {
+    match said {
+        None if new && last.seq == Seq::ZERO => None,
+        None => Some(Damage::Head { last: last.seq }),
+        Some(head) if head.stored > last.seq => Some(Damage::Lost { from: last.seq.next(), to: head.stored }),
+        // If more is stored than was acknowledged, the process ended between the two.
+        Some(_) => None,
+    }
+}
