@@ -1,0 +1,161 @@
+//! `connect(2)`: decides whether a connection is captured, remembers where it was meant to go, and redirects it.
+
+use crate::{
+    abi::{
+        AF_INET, AF_INET6, Counter, Destination, FAIL_CLOSED, INCLUDE_ONLY, ListenerKey, OUTBOUND, OUTBOUND_PORT,
+        PodEntry, RANGE_KEY_FIXED_BITS, RangeKey,
+    },
+    address,
+    shared::{LISTENERS, PODS, count, port_excluded},
+    storage::{self, MEANT},
+};
+use aya_ebpf::{
+    bindings::{BPF_F_NO_PREALLOC, bpf_sock_addr},
+    btf_maps::{LpmTrie, lpm_trie::Key},
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_map_lookup_elem, bpf_sk_release},
+    macros::{btf_map, cgroup_sock_addr},
+    programs::SockAddrContext,
+};
+use core::ptr::{addr_of, addr_of_mut};
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+/// The verdict of a connect program; the other one would fail the call with EPERM.
+const PROCEED: i32 = 1;
+const LOOPBACK6: [u32; 4] = [0, 0, 0, 1u32.to_be()];
+
+/// Destination ranges that are not captured.
+#[btf_map]
+static EXCLUDED_RANGES: LpmTrie<RangeKey, u8, 262144, { BPF_F_NO_PREALLOC as usize }> = LpmTrie::new();
+
+/// Destination ranges that are captured, for pods with `INCLUDE_ONLY`.
+#[btf_map]
+static INCLUDED_RANGES: LpmTrie<RangeKey, u8, 262144, { BPF_F_NO_PREALLOC as usize }> = LpmTrie::new();
+
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    // SAFETY: the kernel gives a valid context, and the verifier checks every access to it.
+    unsafe {
+        let addr = ctx.sock_addr;
+        let ip4 = (*addr).user_ip4;
+        let port = (*addr).user_port as u16;
+        if captured(addr, Destination { family: AF_INET, port, address: address::widened(ip4) }) {
+            (*addr).user_ip4 = proxy_ip4(ip4, port);
+            (*addr).user_port = u32::from(OUTBOUND_PORT.to_be());
+        }
+    }
+    PROCEED
+}
+
+/// An AF_INET6 socket that connects to a v4-mapped address runs this program and never `connect4`.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    // SAFETY: as in `connect4`.
+    unsafe {
+        let addr = ctx.sock_addr;
+        let words = addr_of_mut!((*addr).user_ip6);
+        let ip6 = address::read(words);
+        let port = (*addr).user_port as u16;
+        let (meant, proxy) = if address::is_mapped(&ip6) {
+            let meant = Destination { family: AF_INET, port, address: address::widened(ip6[3]) };
+            (meant, address::mapped(proxy_ip4(ip6[3], port)))
+        } else {
+            (Destination { family: AF_INET6, port, address: ip6 }, LOOPBACK6)
+        };
+        if captured(addr, meant) {
+            address::write(words, proxy);
+            (*addr).user_port = u32::from(OUTBOUND_PORT.to_be());
+        }
+    }
+    PROCEED
+}
+
+/// Says whether to redirect the connection, and has remembered its destination on the socket if so.
+///
+/// # Safety
+/// `addr` is the context of a connect program.
+#[inline(always)]
+unsafe fn captured(addr: *mut bpf_sock_addr, meant: Destination) -> bool {
+    unsafe {
+        let sk = (*addr).__bindgen_anon_1.sk;
+        if sk.is_null() || (*addr).type_ != SOCK_STREAM || (*addr).protocol != IPPROTO_TCP {
+            return false;
+        }
+        let netns = bpf_get_netns_cookie(addr.cast());
+        let Some(pod) = PODS.get(&netns) else { return false };
+        if wanted(netns, pod, &meant) && storage::put(&MEANT, sk, &meant) {
+            return true;
+        }
+        // The socket may carry the destination of an earlier attempt that failed.
+        storage::forget(&MEANT, sk);
+        false
+    }
+}
+
+#[inline(always)]
+fn wanted(netns: u64, pod: &PodEntry, meant: &Destination) -> bool {
+    if stays_here(meant) {
+        return false;
+    }
+    // SAFETY: the helper takes no arguments and always has a current task under `connect(2)`.
+    if unsafe { bpf_get_current_cgroup_id() } == pod.proxy_cgroup {
+        count(netns, Counter::OutboundExempt);
+        return false;
+    }
+    if excluded(pod, meant) {
+        count(netns, Counter::OutboundExcluded);
+        return false;
+    }
+    if !proxy_listens(netns, meant.family) {
+        count(netns, Counter::OutboundWithoutProxy);
+        // Redirected all the same when failing closed: with nobody at the proxy's port the connection is refused.
+        return pod.flags & FAIL_CLOSED != 0;
+    }
+    count(netns, Counter::OutboundRedirected);
+    true
+}
+
+/// Loopback, the unspecified address (which the kernel takes for loopback), and IPv6 link-local addresses, which mean
+/// nothing without the scope that the proxy would not have.
+#[inline(always)]
+fn stays_here(meant: &Destination) -> bool {
+    let first = u32::from_be(meant.address[0]);
+    if meant.family == AF_INET {
+        return first >> 24 == 127 || first == 0;
+    }
+    first >> 22 == 0xfe80 >> 6
+        || ((meant.address[0] | meant.address[1] | meant.address[2]) == 0 && u32::from_be(meant.address[3]) <= 1)
+}
+
+#[inline(always)]
+fn excluded(pod: &PodEntry, meant: &Destination) -> bool {
+    if port_excluded(pod, OUTBOUND, u16::from_be(meant.port)) {
+        return true;
+    }
+    let bits = if meant.family == AF_INET { 32 } else { 128 };
+    let range = RangeKey { rules: pod.rules, family: u32::from(meant.family), address: meant.address };
+    let key = Key::new(RANGE_KEY_FIXED_BITS + bits, range);
+    EXCLUDED_RANGES.get(&key).is_some() || (pod.flags & INCLUDE_ONLY != 0 && INCLUDED_RANGES.get(&key).is_none())
+}
+
+#[inline(always)]
+fn proxy_listens(netns: u64, family: u16) -> bool {
+    let key = ListenerKey { netns, family, port: OUTBOUND_PORT, pad: 0 };
+    // SAFETY: the key is of the map's type; the socket is released before anything else happens to it.
+    unsafe {
+        let sk = bpf_map_lookup_elem(addr_of!(LISTENERS).cast_mut().cast(), addr_of!(key).cast());
+        if sk.is_null() {
+            return false;
+        }
+        bpf_sk_release(sk);
+    }
+    true
+}
+
+/// The proxy's address for a destination: one of two million in 127.64.0.0/10, so that connections to different
+/// destinations do not share one range of ephemeral ports. None of them is a broadcast address.
+#[inline(always)]
+fn proxy_ip4(ip4: u32, port: u16) -> u32 {
+    let mixed = (ip4 ^ u32::from(port).rotate_left(11)).wrapping_mul(0x9e37_79b1);
+    (0x7f40_0001 | ((mixed >> 10) & 0x003f_fffe)).to_be()
+}

@@ -1,0 +1,245 @@
+//! The tables in the kernel, as the loader writes them.
+
+use crate::{
+    abi::{
+        AF_INET, AF_INET6, Counters, Destination, FAIL_CLOSED, Flow, INBOUND, INCLUDE_ONLY, ListenerKey, OUTBOUND,
+        PodEntry, PortKey, RANGE_KEY_FIXED_BITS, RangeKey,
+    },
+    error::{InterceptError, errno},
+    listeners::Listener,
+    rules::Rules,
+};
+use aya::{
+    Ebpf,
+    maps::{
+        HashMap, MapData, MapError, PerCpuHashMap, PerCpuValues, SockHash,
+        lpm_trie::{Key, LpmTrie},
+    },
+};
+use ipnet::IpNet;
+use std::{net::IpAddr, os::fd::AsRawFd};
+
+/// As declared in the programs; named in messages.
+const PODS_LIMIT: u32 = 4096;
+const RULES_LIMIT: u32 = 262_144;
+const LISTENERS_LIMIT: u32 = 16_384;
+
+pub(crate) struct Tables {
+    pods: HashMap<MapData, u64, PodEntry>,
+    counters: PerCpuHashMap<MapData, u64, Counters>,
+    ports: HashMap<MapData, PortKey, u8>,
+    excluded: LpmTrie<MapData, RangeKey, u8>,
+    included: LpmTrie<MapData, RangeKey, u8>,
+    flows: HashMap<MapData, Flow, Destination>,
+    listeners: SockHash<MapData, ListenerKey>,
+    /// Number of the next set of rules.
+    next_rules: u32,
+}
+
+macro_rules! plain_data {
+    ($($type:ty),*) => {$(
+        #[expect(unsafe_code, reason = "aya's marker for what may be copied to and from the kernel")]
+        // SAFETY: `repr(C)`, made of integers, and without padding.
+        unsafe impl aya::Pod for $type {}
+    )*};
+}
+plain_data!(PodEntry, PortKey, RangeKey, Flow, Destination, ListenerKey);
+
+/// What one set of rules occupies. It must be given back with [`Tables::remove_rules`].
+#[derive(Debug)]
+pub(crate) struct InstalledRules {
+    id: u32,
+    include_only: bool,
+    ports: Vec<PortKey>,
+    excluded: Vec<(u32, RangeKey)>,
+    included: Vec<(u32, RangeKey)>,
+}
+
+macro_rules! take {
+    ($object:expr, $name:literal) => {
+        $object
+            .take_map($name)
+            .ok_or(MapError::InvalidName { name: $name.to_owned() })
+            .and_then(TryInto::try_into)
+            .map_err(|e: MapError| InterceptError::map($name, e))?
+    };
+}
+
+impl Tables {
+    pub(crate) fn take(object: &mut Ebpf) -> Result<Self, InterceptError> {
+        Ok(Self {
+            pods: take!(object, "PODS"),
+            counters: take!(object, "COUNTERS"),
+            ports: take!(object, "PORTS"),
+            excluded: take!(object, "EXCLUDED_RANGES"),
+            included: take!(object, "INCLUDED_RANGES"),
+            flows: take!(object, "FLOWS"),
+            listeners: take!(object, "LISTENERS"),
+            next_rules: 1,
+        })
+    }
+
+    pub(crate) fn has_pod(&self, netns: u64) -> bool {
+        self.pods.get(&netns, 0).is_ok()
+    }
+
+    /// Makes a pod known, or replaces what is known of it, in one step.
+    pub(crate) fn set_pod(
+        &mut self,
+        netns: u64,
+        proxy_cgroup: u64,
+        rules: &InstalledRules,
+        fail_closed: bool,
+    ) -> Result<(), InterceptError> {
+        let flags = if fail_closed { FAIL_CLOSED } else { 0 } | if rules.include_only { INCLUDE_ONLY } else { 0 };
+        let entry = PodEntry { proxy_cgroup, rules: rules.id, flags };
+        self.pods.insert(netns, entry, 0).map_err(|e| full("PODS", "intercepted pods", PODS_LIMIT, e))
+    }
+
+    pub(crate) fn start_counters(&mut self, netns: u64) -> Result<(), InterceptError> {
+        let cpus = aya::util::nr_cpus().map_err(|(what, e)| {
+            InterceptError::map("COUNTERS", MapError::IoError(std::io::Error::new(e.kind(), format!("{what}: {e}"))))
+        })?;
+        let zero = PerCpuValues::try_from(vec![[0u64; 8]; cpus])
+            .map_err(|e| InterceptError::map("COUNTERS", MapError::IoError(e)))?;
+        self.counters.insert(netns, zero, 0).map_err(|e| full("COUNTERS", "intercepted pods", PODS_LIMIT, e))
+    }
+
+    /// Sums over the CPUs.
+    pub(crate) fn counters(&self, netns: u64) -> Result<Counters, InterceptError> {
+        let values = self.counters.get(&netns, 0).map_err(|e| InterceptError::map("COUNTERS", e))?;
+        let mut sum = Counters::default();
+        for cpu in values.iter() {
+            for (total, value) in sum.iter_mut().zip(cpu) {
+                *total += value;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Writes a set of rules under a number of its own, which nothing refers to yet.
+    pub(crate) fn install_rules(&mut self, rules: &Rules) -> Result<InstalledRules, InterceptError> {
+        let id = self.next_rules;
+        self.next_rules += 1;
+        let mut installed = InstalledRules {
+            id,
+            include_only: !rules.outbound_ip_range_inclusions.is_empty(),
+            ports: Vec::new(),
+            excluded: Vec::new(),
+            included: Vec::new(),
+        };
+        let result = self.write_rules(rules, &mut installed);
+        if result.is_err() {
+            self.remove_rules(&installed);
+        }
+        result.map(|()| installed)
+    }
+
+    fn write_rules(&mut self, rules: &Rules, installed: &mut InstalledRules) -> Result<(), InterceptError> {
+        let id = installed.id;
+        let outbound = rules.outbound_port_exclusions.iter().map(|&port| (port, OUTBOUND));
+        let inbound = rules.inbound_port_exclusions.iter().map(|&port| (port, INBOUND));
+        for (port, direction) in outbound.chain(inbound) {
+            let key = PortKey { rules: id, port, direction };
+            self.ports.insert(key, 1, 0).map_err(|e| full("PORTS", "excluded ports", RULES_LIMIT, e))?;
+            installed.ports.push(key);
+        }
+        for &range in &rules.outbound_ip_range_exclusions {
+            let (bits, data) = range_key(id, range);
+            let written = self.excluded.insert(&Key::new(bits, data), 1, 0);
+            written.map_err(|e| full("EXCLUDED_RANGES", "excluded IP ranges", RULES_LIMIT, e))?;
+            installed.excluded.push((bits, data));
+        }
+        for &range in &rules.outbound_ip_range_inclusions {
+            let (bits, data) = range_key(id, range);
+            let written = self.included.insert(&Key::new(bits, data), 1, 0);
+            written.map_err(|e| full("INCLUDED_RANGES", "included IP ranges", RULES_LIMIT, e))?;
+            installed.included.push((bits, data));
+        }
+        Ok(())
+    }
+
+    /// Gives back what [`Self::install_rules`] wrote.
+    pub(crate) fn remove_rules(&mut self, installed: &InstalledRules) {
+        // An entry can only be missing, which is what is wanted.
+        for key in &installed.ports {
+            let _ = self.ports.remove(key);
+        }
+        for (bits, data) in &installed.excluded {
+            let _ = self.excluded.remove(&Key::new(*bits, *data));
+        }
+        for (bits, data) in &installed.included {
+            let _ = self.included.remove(&Key::new(*bits, *data));
+        }
+    }
+
+    /// Forgets everything kept under a namespace's cookie.
+    pub(crate) fn forget_pod(&mut self, netns: u64) {
+        let _ = self.pods.remove(&netns);
+        let _ = self.counters.remove(&netns);
+        let flows: Vec<Flow> = self.flows.keys().flatten().filter(|flow| flow.netns == netns).collect();
+        for flow in flows {
+            let _ = self.flows.remove(&flow);
+        }
+        self.forget_listeners(netns);
+    }
+
+    /// Makes listeners known that the kernel has not reported.
+    pub(crate) fn add_listeners(&mut self, listeners: &[Listener]) -> Result<(), InterceptError> {
+        const IF_NONE: u64 = 1;
+        for Listener { socket, keys: (key, served_too) } in listeners {
+            let added = self.listeners.insert(key, socket.as_raw_fd(), 0);
+            added.map_err(|e| full("LISTENERS", "listeners of proxies", LISTENERS_LIMIT, e))?;
+            if let Some(key) = served_too {
+                match self.listeners.insert(key, socket.as_raw_fd(), IF_NONE) {
+                    Err(e) if errno(&e) == Some(libc::EEXIST) => {}
+                    added => added.map_err(|e| full("LISTENERS", "listeners of proxies", LISTENERS_LIMIT, e))?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the proxy of a pod: the cgroup it ran in is not the proxy's any more.
+    pub(crate) fn forget_listeners(&mut self, netns: u64) {
+        for family in [AF_INET, AF_INET6] {
+            for port in [crate::abi::OUTBOUND_PORT, crate::abi::INBOUND_PORT] {
+                let _ = self.listeners.remove(&ListenerKey { netns, family, port, pad: 0 });
+            }
+        }
+    }
+
+    /// Entries in all tables together.
+    pub(crate) fn entries(&self) -> usize {
+        self.pods.keys().count()
+            + self.counters.keys().count()
+            + self.ports.keys().count()
+            + self.excluded.keys().count()
+            + self.included.keys().count()
+            + self.flows.keys().count()
+            + self.listeners.keys().count()
+    }
+}
+
+fn range_key(rules: u32, range: IpNet) -> (u32, RangeKey) {
+    let (family, address) = match range.network() {
+        IpAddr::V4(v4) => (AF_INET, [u32::from_ne_bytes(v4.octets()), 0, 0, 0]),
+        IpAddr::V6(v6) => {
+            let o = v6.octets();
+            let word = |at: usize| u32::from_ne_bytes([o[at], o[at + 1], o[at + 2], o[at + 3]]);
+            (AF_INET6, [word(0), word(4), word(8), word(12)])
+        }
+    };
+    let bits = RANGE_KEY_FIXED_BITS + u32::from(range.prefix_len());
+    (bits, RangeKey { rules, family: u32::from(family), address })
+}
+
+fn full(table: &'static str, what: &'static str, limit: u32, error: MapError) -> InterceptError {
+    match errno(&error) {
+        Some(libc::E2BIG | libc::ENOSPC) => InterceptError::TableFull { what, limit },
+        _ => InterceptError::map(table, error),
+    }
+}
+
+/// The tables that every object uses.
+pub(crate) const SHARED: [&str; 4] = ["PODS", "COUNTERS", "PORTS", "LISTENERS"];
