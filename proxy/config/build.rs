@@ -3,7 +3,11 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = ["config.proto", "stream.proto", "ca.proto"];
     let set = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(set)?;
+    // Resources are shown as JSON by debug APIs and `fsm replay`.
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .type_attribute(".fsm.config.v1", "#[derive(serde::Serialize)]")
+        .compile_fds(set)?;
     for file in files {
         println!("cargo::rerun-if-changed=proto/{file}");
     }

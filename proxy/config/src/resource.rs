@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use prost::Message;
+use serde::Serialize;
 
 use crate::proto;
 
@@ -98,8 +99,9 @@ impl FromStr for ResourceName {
     }
 }
 
-/// One decoded resource.
-#[derive(Clone, Debug, PartialEq)]
+/// One decoded resource. Serialized, it is its message's fields.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
 pub enum Resource {
     Settings(proto::Settings),
     Workload(proto::Workload),
