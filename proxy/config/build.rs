@@ -7,6 +7,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .build_transport(false)
         .type_attribute(".fsm.config.v1", "#[derive(serde::Serialize)]")
+        .enum_attribute(".fsm.config.v1.InboundRule.route", "#[serde(rename_all = \"snake_case\")]")
+        .field_attribute("protocol", "#[serde(serialize_with = \"crate::json::protocol\")]")
         .compile_fds(set)?;
     for file in files {
         println!("cargo::rerun-if-changed=proto/{file}");

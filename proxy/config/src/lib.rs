@@ -5,10 +5,12 @@
 
 mod authority;
 pub mod ca;
+pub mod cache;
 mod compile;
 pub mod decide;
 pub mod discovery;
 pub mod identity;
+mod json;
 pub mod model;
 mod parse;
 mod policy;
@@ -19,6 +21,7 @@ pub mod set;
 pub mod snapshot;
 mod split;
 mod trace;
+pub mod wire;
 
 pub use decide::{
     Allow, Backend, Connection, Decision, Forward, Passthrough, Refusal, RefusalKind, RequestHead, decide, explain,
@@ -29,6 +32,7 @@ pub use parse::check;
 pub use resource::{InvalidResource, Kind, Resource, ResourceName};
 pub use set::{ConfigSet, Digest, Entry, Update};
 pub use snapshot::Snapshot;
+pub use wire::InvalidResponse;
 
 /// The generated resource messages; see `proto/config.proto`.
 pub mod proto {

@@ -106,6 +106,6 @@ impl Policy {
 
 impl HttpRule {
     fn covers(&self, route: &HttpMatch) -> bool {
-        self.matches.is_empty() || self.matches.iter().any(|name| *name == route.name)
+        self.matches.is_empty() || self.matches.contains(&route.name)
     }
 }
