@@ -11,6 +11,7 @@ use crate::{
 };
 use aya::{
     Ebpf, EbpfLoader,
+    maps::{Array, MapError},
     programs::{
         CgroupAttachMode, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SkLookup, SockOps,
         cgroup_sock_addr::CgroupSockAddrLink, cgroup_sockopt::CgroupSockoptLink, sk_lookup::SkLookupLink,
@@ -56,7 +57,10 @@ pub struct Interceptor {
 pub(crate) struct Shared {
     object: Mutex<Ebpf>,
     tables: Mutex<Tables>,
-    bpffs: PrivateBpffs,
+    /// Kept, because making one parses the type information of the whole kernel, which takes longer than all the rest.
+    loader: Mutex<EbpfLoader<'static>>,
+    /// Where the loader finds the tables.
+    _bpffs: PrivateBpffs,
 }
 
 impl std::fmt::Debug for Interceptor {
@@ -69,7 +73,8 @@ impl Interceptor {
     /// Loads programs and tables; takes some ten milliseconds. Nothing is intercepted yet.
     pub fn load() -> Result<Self, InterceptError> {
         let bpffs = PrivateBpffs::new()?;
-        let mut object = loader(&bpffs).load(objects::sockets()).map_err(InterceptError::load)?;
+        let mut loader = loader(&bpffs);
+        let mut object = loader.load(objects::sockets()).map_err(InterceptError::load)?;
         let tables = Tables::take(&mut object)?;
         for name in SOCK_ADDR_PROGRAMS {
             program::<CgroupSockAddr>(&mut object, name)?.load().map_err(|e| InterceptError::program(name, e))?;
@@ -79,7 +84,13 @@ impl Interceptor {
         }
         let name = "original_dst";
         program::<CgroupSockopt>(&mut object, name)?.load().map_err(|e| InterceptError::program(name, e))?;
-        Ok(Self { shared: Arc::new(Shared { object: Mutex::new(object), tables: Mutex::new(tables), bpffs }) })
+        let shared = Shared {
+            object: Mutex::new(object),
+            tables: Mutex::new(tables),
+            loader: Mutex::new(loader),
+            _bpffs: bpffs,
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Intercepts a pod from now until the attachment is dropped. On failure nothing stays attached.
@@ -107,6 +118,16 @@ pub(crate) fn loader(bpffs: &PrivateBpffs) -> EbpfLoader<'static> {
         loader.map_pin_path(name, bpffs.path(name));
     }
     loader
+}
+
+/// The inbound object for one namespace, with its program not loaded yet.
+pub(crate) fn load_inbound(loader: &mut EbpfLoader<'_>, netns: u64) -> Result<Ebpf, InterceptError> {
+    let mut object = loader.load(objects::inbound()).map_err(InterceptError::load)?;
+    let named = |e| InterceptError::map("NETNS", e);
+    let table = object.map_mut("NETNS").ok_or(MapError::InvalidName { name: "NETNS".to_owned() }).map_err(named)?;
+    let mut table = Array::<_, u64>::try_from(table).map_err(named)?;
+    table.set(0, netns, 0).map_err(named)?;
+    Ok(object)
 }
 
 pub(crate) fn program<'o, P>(object: &'o mut Ebpf, name: &'static str) -> Result<&'o mut P, InterceptError>
@@ -158,10 +179,7 @@ impl Shared {
 
     /// Loads and attaches the inbound program made for this namespace.
     pub(crate) fn attach_inbound(&self, cookie: u64, netns: BorrowedFd<'_>) -> Result<SkLookupLink, InterceptError> {
-        let mut object = loader(&self.bpffs)
-            .override_global("NETNS", &cookie, true)
-            .load(objects::inbound())
-            .map_err(InterceptError::load)?;
+        let mut object = load_inbound(&mut self.loader.lock().unwrap_or_else(PoisonError::into_inner), cookie)?;
         let name = "inbound";
         let inbound = program::<SkLookup>(&mut object, name)?;
         let link = inbound.load().and_then(|()| inbound.attach(netns)).and_then(|id| inbound.take_link(id));

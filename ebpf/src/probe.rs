@@ -4,11 +4,11 @@ use crate::{
     bpffs::PrivateBpffs,
     cgroup,
     error::{InterceptError, chain},
-    interceptor::{loader, program},
+    interceptor::{load_inbound, loader, program},
     netns, objects,
 };
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockopt, ProgramError, SkLookup, SockOps},
 };
 use serde::Serialize;
@@ -62,7 +62,8 @@ pub fn probe() -> FeatureTable {
     table.add("bpf file system", "sharing tables between programs", "5.2", bpffs.as_ref().map(|_| ()).map_err(text));
     let (Ok(scratch), Ok(bpffs)) = (scratch, bpffs) else { return table };
 
-    let sockets = loader(&bpffs).load(objects::sockets()).map_err(InterceptError::load);
+    let mut loader = loader(&bpffs);
+    let sockets = loader.load(objects::sockets()).map_err(InterceptError::load);
     table.add("eBPF tables", "everything", "5.14", sockets.as_ref().map(|_| ()).map_err(text));
     let Ok(mut sockets) = sockets else { return table };
     for (program, name, needed_for, since) in [
@@ -79,7 +80,7 @@ pub fn probe() -> FeatureTable {
     table.add(name, "carrying original destinations", "5.16", try_sock_ops(&mut sockets, "flows", &scratch.dir));
     let name = "sock_ops listen";
     table.add(name, "finding the proxy's listeners", "5.16", try_sock_ops(&mut sockets, "listen", &scratch.dir));
-    table.add("sk_lookup", "capturing inbound connections", "5.9", try_sk_lookup(&bpffs));
+    table.add("sk_lookup", "capturing inbound connections", "5.9", try_sk_lookup(&mut loader));
     table
 }
 
@@ -115,8 +116,8 @@ fn try_sock_ops(object: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<
     outcome(program.load().and_then(|()| program.attach(cgroup, CgroupAttachMode::Single)).map(|_| ()))
 }
 
-fn try_sk_lookup(bpffs: &PrivateBpffs) -> Result<(), String> {
-    let mut object = loader(bpffs).load(objects::inbound()).map_err(|e| text(&InterceptError::load(e)))?;
+fn try_sk_lookup(loader: &mut EbpfLoader<'_>) -> Result<(), String> {
+    let mut object = load_inbound(loader, 0).map_err(|e| text(&e))?;
     let program = program::<SkLookup>(&mut object, "inbound").map_err(|e| text(&e))?;
     outcome(program.load())?;
     let netns = netns::fresh().map_err(|e| format!("cannot make a network namespace: {e}"))?;

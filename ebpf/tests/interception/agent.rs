@@ -71,6 +71,13 @@ impl Agent {
         listener
     }
 
+    /// As [`Self::connect`], with a multipath TCP socket.
+    pub fn connect_multipath(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::from(self.socket("mptcp", to, "close")?);
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
     pub fn udp(&self, on: SocketAddr) -> UdpSocket {
         let socket = UdpSocket::from(self.socket("udp", on, "close").unwrap());
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -143,8 +150,18 @@ fn open(request: &str) -> io::Result<OwnedFd> {
         "connect" => TcpStream::connect_timeout(&address, PATIENCE)?.into(),
         "listen" => TcpListener::bind(address)?.into(),
         "udp" => UdpSocket::bind(address)?.into(),
+        "mptcp" => connect_multipath(address)?,
         other => panic!("unknown request {other}"),
     })
+}
+
+#[expect(unsafe_code, reason = "nix does not know multipath TCP")]
+fn connect_multipath(to: SocketAddr) -> io::Result<OwnedFd> {
+    use nix::sys::socket::{SockaddrStorage, connect};
+    // SAFETY: plain integers in, a descriptor that is ours out.
+    let socket = owned(unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP) }.into())?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    Ok(socket)
 }
 
 #[expect(unsafe_code, reason = "libc has no wrapper for pidfd_open")]

@@ -1,10 +1,13 @@
 //! What happens to a pod's outbound connections.
 
-use crate::world::{PEER, PEER_FAR, PEER6, POD, accept_from, at, mapped, world};
+use crate::{
+    agent::Agent,
+    world::{PEER, PEER_FAR, PEER6, POD, accept_from, at, mapped, world},
+};
 use fsm_ebpf::{Interceptor, OUTBOUND_PORT, Rules};
 use nix::sys::socket::{getsockopt, sockopt};
 use std::{
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
 };
 
@@ -207,4 +210,83 @@ fn an_application_cannot_pose_as_the_proxy() {
     let client = world.app.connect(at(PEER, 80)).unwrap();
 
     accept_from(&server, &client);
+}
+
+#[test]
+fn multipath_tcp_is_captured_like_any_other() {
+    let Some(world) = world() else { return };
+    let _pod = world.intercept(Rules::default());
+    let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
+    let client = match world.app.connect_multipath(at(PEER, 80)) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::ENOPROTOOPT)) => {
+            return println!("skipped: needs multipath TCP (CONFIG_MPTCP and net.mptcp.enabled)");
+        }
+        connected => connected.unwrap(),
+    };
+    let accepted = accept_from(&proxy, &client);
+    assert_eq!(original_destination(&accepted).unwrap(), at(PEER, 80));
+}
+
+#[test]
+fn captured_connections_do_not_share_one_range_of_ports() {
+    let Some(world) = world() else { return };
+    let _pod = world.intercept(Rules::default());
+    let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
+    // Eight ports, so one proxy address could take eight connections.
+    crate::world::inside(&world.pod_netns, || {
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40007").unwrap();
+    });
+    let held: Vec<_> = (1..=100u16)
+        .map(|port| {
+            let client = world.app.connect(at(PEER, port)).unwrap();
+            let accepted = accept_from(&proxy, &client);
+            assert_eq!(original_destination(&accepted).unwrap(), at(PEER, port));
+            (client, accepted)
+        })
+        .collect();
+    assert!(held.iter().all(|(client, _)| (40000..=40007).contains(&client.local_addr().unwrap().port())));
+}
+
+#[test]
+fn many_connections_at_once_keep_their_destinations() {
+    let Some(world) = world() else { return };
+    let interceptor = Interceptor::load().unwrap();
+    let pod = interceptor.attach(&world.spec(Rules::default(), true)).unwrap();
+    let before = interceptor.table_entries();
+    let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
+    const EACH: u16 = 250;
+    std::thread::scope(|scope| {
+        // The proxy answers every connection with the port it was meant for.
+        scope.spawn(|| {
+            for _ in 0..4 * EACH {
+                let (accepted, _) = proxy.accept().unwrap();
+                let meant = original_destination(&accepted).unwrap();
+                (&accepted).write_all(&meant.port().to_be_bytes()).unwrap();
+            }
+        });
+        for lane in 0..4 {
+            let app = &world.app;
+            scope.spawn(move || {
+                for port in lane * EACH + 1..=(lane + 1) * EACH {
+                    let mut client = app.connect(at(PEER, port)).unwrap();
+                    let mut answer = [0; 2];
+                    client.read_exact(&mut answer).unwrap();
+                    assert_eq!(u16::from_be_bytes(answer), port);
+                }
+            });
+        }
+    });
+    assert_eq!(pod.stats().unwrap().destinations_answered, u64::from(4 * EACH));
+    // The listener's entry has come since; nothing is kept for each connection.
+    assert_eq!(interceptor.table_entries(), before + 1);
+}
+
+#[test]
+fn processes_of_the_pod_in_another_namespace_are_not_touched() {
+    let (Some(world), Some(elsewhere)) = (world(), world()) else { return };
+    let _pod = world.intercept(Rules::default());
+    let _proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
+    let server = elsewhere.peer.listen(at(PEER, 80));
+    let stray = Agent::start(&world.cgroups.app(), &elsewhere.pod_netns);
+    accept_from(&server, &stray.connect(at(PEER, 80)).unwrap());
 }

@@ -149,7 +149,7 @@ impl Drop for Cgroups {
 }
 
 /// Runs `work` on a thread inside `netns`.
-fn inside<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
+pub fn inside<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let entered = scope.spawn(|| {
             setns(netns.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();

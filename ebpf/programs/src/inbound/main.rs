@@ -2,7 +2,7 @@
 //! the accepted socket's local address is the original destination and its peer is the real client.
 //!
 //! A socket-lookup program cannot ask which network namespace it runs in, so it is loaded once for each pod with the
-//! namespace's cookie as a constant. Its tables are those of the sockets object.
+//! namespace's cookie in a table of its own. The other tables are those of the sockets object.
 #![no_std]
 #![no_main]
 
@@ -19,7 +19,12 @@ use abi::{
     AF_INET, Counter, FAIL_CLOSED, INBOUND, INBOUND_PORT, ListenerKey, MESH_PORT, METRICS_PORT, OUTBOUND_PORT,
     PROBE_PORTS,
 };
-use aya_ebpf::{Global, bindings::bpf_sk_lookup, macros::sk_lookup, programs::SkLookupContext};
+use aya_ebpf::{
+    bindings::bpf_sk_lookup,
+    btf_maps::Array,
+    macros::{btf_map, sk_lookup},
+    programs::SkLookupContext,
+};
 use core::ptr::addr_of;
 use shared::{LISTENERS, PODS, count, port_excluded};
 
@@ -30,12 +35,12 @@ const IPPROTO_TCP: u32 = 6;
 const LOOPBACK: u32 = 1;
 
 /// Cookie of the network namespace this copy is attached to.
-#[unsafe(no_mangle)]
-static NETNS: Global<u64> = Global::new(0);
+#[btf_map]
+static NETNS: Array<u64, 1> = Array::new();
 
 #[sk_lookup]
 pub fn inbound(ctx: SkLookupContext) -> u32 {
-    let netns = NETNS.load();
+    let Some(&netns) = NETNS.get(0) else { return SK_PASS };
     // SAFETY: the kernel gives a valid context, and the verifier checks every access to it.
     let (protocol, family, port, from_inside) = unsafe {
         let lookup = ctx.lookup;
