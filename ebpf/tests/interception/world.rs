@@ -78,9 +78,10 @@ impl World {
         }
     }
 
-    /// Intercepts the pod with programs of its own.
+    /// Intercepts the pod, refusing connections without a proxy, with programs that tests share.
     pub fn intercept(&self, rules: Rules) -> PodAttachment {
-        Interceptor::load().unwrap().attach(&self.spec(rules, true)).unwrap()
+        static SHARED: OnceLock<Interceptor> = OnceLock::new();
+        SHARED.get_or_init(|| Interceptor::load().unwrap()).attach(&self.spec(rules, true)).unwrap()
     }
 }
 
