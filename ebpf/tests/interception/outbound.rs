@@ -243,7 +243,9 @@ fn without_a_proxy_connections_are_refused_or_go_direct_as_configured() {
                 accept_from(&server, &world.app.connect(at(PEER, 80)).unwrap());
             }
         };
+        let entries = interceptor.table_entries();
         without_proxy();
+        assert_eq!(interceptor.table_entries(), entries, "nothing is remembered of a refused connection");
         let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
         accept_from(&proxy, &world.app.connect(at(PEER, 80)).unwrap());
         drop(proxy);
