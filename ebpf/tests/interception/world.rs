@@ -104,7 +104,7 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let mount = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2")).unwrap().split(' ').nth(1).unwrap();
@@ -160,7 +160,7 @@ pub fn inside<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-fn new_netns() -> File {
+pub fn new_netns() -> File {
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         // Addresses are usable at once, without asking the neighbours first.
