@@ -48,8 +48,7 @@ pub struct PodSpec<'a> {
 }
 
 /// The loaded programs. Attachments keep them loaded, so an interceptor may be dropped before its pods. Any number of
-/// interceptors on one machine work side by side, as long as each pod belongs to one. Each attached pod holds nine file
-/// descriptors.
+/// interceptors on one machine work side by side, as long as each pod belongs to one.
 #[derive(Clone)]
 pub struct Interceptor {
     shared: Arc<Shared>,

@@ -1,3 +1,33 @@
-//! Placeholder.
+//! The data plane of FSM.
+//!
+//! A sidecar stands beside one application. Connections of the application come to the **outbound** listener and leave
+//! as requests, decided one by one, on shared mutual-TLS connections to other sidecars; those come to the **inbound**
+//! side of the sidecar there, which knows the caller from its certificate, and go on to the application.
+//!
+//! ```text
+//!              the client's pod                        the server's pod
+//!   application ──▶ accept ▶ outbound ▶ upstream ═══▶ inbound ▶ upstream ──▶ application
+//!                     sniff    decide     balance  mTLS   decide
+//! ```
 
+pub mod accept;
+mod context;
+mod drain;
+mod headers;
+mod inbound;
+mod limits;
+pub mod metrics;
+mod outbound;
+mod probe;
+mod reply;
+mod serve;
+pub mod sidecar;
+mod stream;
+mod throttle;
 pub mod tls;
+mod upstream;
+
+pub use context::Snapshots;
+pub use limits::Limits;
+pub use metrics::Metrics;
+pub use sidecar::{Config, Handle, Sidecar, Sources};

@@ -1,7 +1,6 @@
 //! `fsm-interceptor`: interception on one node.
 
 use clap::Parser;
-use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "fsm-interceptor", version, about)]
@@ -10,13 +9,7 @@ struct Cli {
     args: fsm_ebpf::cli::Args,
 }
 
-fn main() -> ExitCode {
+fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    match fsm_ebpf::cli::main(Cli::parse().args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("fsm-interceptor: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    fsm_ebpf::cli::main(Cli::parse().args)
 }

@@ -78,10 +78,9 @@ impl World {
         }
     }
 
-    /// Intercepts the pod, refusing connections without a proxy, with programs that tests share.
+    /// Intercepts the pod with programs of its own.
     pub fn intercept(&self, rules: Rules) -> PodAttachment {
-        static SHARED: OnceLock<Interceptor> = OnceLock::new();
-        SHARED.get_or_init(|| Interceptor::load().unwrap()).attach(&self.spec(rules, true)).unwrap()
+        Interceptor::load().unwrap().attach(&self.spec(rules, true)).unwrap()
     }
 }
 
@@ -104,7 +103,7 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    pub fn new() -> Self {
+    fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let mount = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2")).unwrap().split(' ').nth(1).unwrap();
@@ -160,7 +159,7 @@ pub fn inside<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-pub fn new_netns() -> File {
+fn new_netns() -> File {
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         // Addresses are usable at once, without asking the neighbours first.

@@ -1,0 +1,51 @@
+//! What every connection of one proxy shares.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use fsm_proxy_config::Snapshot;
+
+use crate::drain::Drain;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::metrics::text::State;
+use crate::tls::MeshTls;
+use crate::upstream::{Balancer, Upstream};
+
+/// The configuration in use: replaced as a whole, read anew for every request and connection. None before the first.
+pub type Snapshots = Arc<ArcSwapOption<Snapshot>>;
+
+/// One proxy's state.
+pub struct Context {
+    pub snapshots: Snapshots,
+    pub tls: MeshTls,
+    pub upstream: Upstream,
+    pub balancer: Balancer,
+    pub metrics: Arc<Metrics>,
+    pub limits: Limits,
+    pub drain: Drain,
+    /// The pod's address, if known; else the address that a connection came to is taken.
+    pub pod_ip: Option<IpAddr>,
+    /// Ports of the proxy itself: never forwarded to as if they were the application's.
+    pub own_ports: Vec<u16>,
+}
+
+impl Context {
+    /// Whether traffic can be served: there are a certificate and a complete configuration.
+    pub fn is_ready(&self) -> bool {
+        self.tls.server_config().is_ok()
+            && self.snapshots.load().as_ref().is_some_and(|snapshot| snapshot.is_complete())
+    }
+
+    /// What the metrics page tells besides the counters.
+    pub fn state(&self) -> State {
+        let snapshot = self.snapshots.load();
+        let workload = snapshot.as_ref().map(|snapshot| snapshot.workload());
+        State {
+            seq: snapshot.as_ref().map(|snapshot| snapshot.seq()),
+            certificate_not_after: self.tls.identity().map(|identity| identity.not_after()),
+            workload: workload.map(|workload| (workload.namespace.clone(), workload.pod.clone())),
+        }
+    }
+}

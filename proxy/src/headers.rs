@@ -1,0 +1,237 @@
+//! What a proxy must change in a message's head (RFC 9110, section 7.6), and the mesh's own headers.
+
+use http::header::{
+    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Uri, Version};
+
+/// Between proxies: the port of the application that a request is for.
+pub const FSM_PORT: HeaderName = HeaderName::from_static("fsm-port");
+/// Between proxies: the HTTP version that the client speaks (`1` or `2`), so that the application is spoken to alike.
+pub const FSM_HTTP_VERSION: HeaderName = HeaderName::from_static("fsm-http-version");
+/// Between proxies, on a CONNECT: the tunnel carries one HTTP/1.1 exchange that asks for an upgrade, and is judged by
+/// its request, not as an opaque connection.
+pub const FSM_UPGRADE: HeaderName = HeaderName::from_static("fsm-upgrade");
+/// On replies that the proxy made: why, as one of the words of `RefusalKind` or of the proxy's own failures.
+pub const FSM_DENIED: HeaderName = HeaderName::from_static("fsm-denied");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// The protocol that a request asks to switch to, if it is one that the mesh carries.
+///
+/// HTTP/2 is not: what follows such an upgrade would be requests that nobody judges. Without the offer the client
+/// stays with HTTP/1.1, as RFC 9110 allows.
+pub fn upgrade_of(parts: &Parts) -> Option<&HeaderValue> {
+    let asks = || {
+        parts.headers.get_all(CONNECTION).iter().any(|value| {
+            value.to_str().is_ok_and(|names| names.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade")))
+        })
+    };
+    let protocol = parts.headers.get(UPGRADE)?;
+    let is_http2 = protocol.to_str().is_ok_and(|names| names.split(',').any(|name| name.trim().starts_with("h2")));
+    (parts.version == Version::HTTP_11 && !is_http2 && asks()).then_some(protocol)
+}
+
+/// Removes what belongs to the connection that the message came on, and not to the message.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|names| names.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            if name != TE {
+                headers.remove(name);
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS, PROXY_AUTHENTICATE] {
+        headers.remove(name);
+    }
+    if headers.get(TE).is_some_and(|te| te != "trailers") {
+        let trailers = headers.get_all(TE).iter().any(|te| te.to_str().is_ok_and(|te| te.contains("trailers")));
+        headers.remove(TE);
+        if trailers {
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+        }
+    }
+}
+
+/// As [`strip_hop_by_hop`], but keeps what the switch to another protocol needs, if `upgrades`.
+pub fn strip_but_upgrade(headers: &mut HeaderMap, upgrades: bool) {
+    let protocol = headers.get(UPGRADE).filter(|_| upgrades).cloned();
+    strip_hop_by_hop(headers);
+    if let Some(protocol) = protocol {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(UPGRADE, protocol);
+    }
+}
+
+/// Removes the mesh's own headers, which no application may set.
+pub fn strip_internal(headers: &mut HeaderMap) {
+    for name in [FSM_PORT, FSM_HTTP_VERSION, FSM_UPGRADE] {
+        headers.remove(name);
+    }
+}
+
+/// The host that a request is for, as sent: `:authority`, the authority of an absolute target, or the Host header.
+pub fn authority_of(parts: &Parts) -> &str {
+    match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    }
+}
+
+/// Path and query, as sent.
+pub fn path_of(parts: &Parts) -> &str {
+    parts.uri.path_and_query().map_or("/", PathAndQuery::as_str)
+}
+
+/// Whether the body is of gRPC, which is spoken over HTTP/2 only.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Gives the head the form of HTTP/2: absolute target, no Host (RFC 9113, section 8.3.1).
+///
+/// A Host that is no valid authority stays as a header, and `fallback` is the authority.
+pub fn into_http2(parts: &mut Parts, fallback: &Authority) {
+    parts.version = Version::HTTP_2;
+    if parts.uri.authority().is_some() && parts.uri.scheme().is_some() {
+        parts.headers.remove(HOST);
+        return;
+    }
+    let named = parts
+        .uri
+        .authority()
+        .cloned()
+        .or_else(|| parts.headers.get(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok()));
+    let authority = match named {
+        Some(authority) => {
+            parts.headers.remove(HOST);
+            authority
+        }
+        None => fallback.clone(),
+    };
+    let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let mut uri = http::uri::Parts::default();
+    uri.scheme = Some(Scheme::HTTP);
+    uri.authority = Some(authority);
+    uri.path_and_query = Some(path);
+    if let Ok(uri) = Uri::from_parts(uri) {
+        parts.uri = uri;
+    }
+}
+
+/// Gives the head the form of HTTP/1.1: target without host, Host header, one Cookie line.
+pub fn into_http1(parts: &mut Parts) {
+    parts.version = Version::HTTP_11;
+    if let Some(authority) = parts.uri.authority()
+        && !parts.headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(authority.as_str())
+    {
+        parts.headers.insert(HOST, host);
+    }
+    let mut uri = http::uri::Parts::default();
+    uri.path_and_query = Some(parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")));
+    if let Ok(uri) = Uri::from_parts(uri) {
+        parts.uri = uri;
+    }
+    join_cookies(&mut parts.headers);
+}
+
+/// HTTP/2 may split cookies over several fields (RFC 9113, section 8.2.3); HTTP/1.1 may not.
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(COOKIE, cookie);
+    }
+}
+
+/// Whether a request may be sent a second time when nobody knows whether the first one arrived (RFC 9110, 9.2.1).
+pub fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(request: http::request::Builder) -> Parts {
+        request.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn what_belongs_to_the_connection_is_removed() {
+        let mut head = parts(
+            Request::builder()
+                .header("connection", "close, X-Private, te")
+                .header("x-private", "1")
+                .header("keep-alive", "timeout=5")
+                .header("te", "trailers, deflate")
+                .header("transfer-encoding", "chunked")
+                .header("x-kept", "2"),
+        );
+        strip_hop_by_hop(&mut head.headers);
+        let left: Vec<(&str, &[u8])> =
+            head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(left, [("x-kept", &b"2"[..]), ("te", b"trailers")]);
+    }
+
+    #[test]
+    fn an_upgrade_to_http2_is_not_carried() {
+        let websocket = parts(Request::builder().header("connection", "Upgrade").header("upgrade", "websocket"));
+        assert_eq!(upgrade_of(&websocket).unwrap(), "websocket");
+        let http2 = parts(
+            Request::builder()
+                .header("connection", "Upgrade, HTTP2-Settings")
+                .header("upgrade", "h2c")
+                .header("http2-settings", "AAMAAABkAAQAAP__"),
+        );
+        assert_eq!(upgrade_of(&http2), None);
+        let without_connection = parts(Request::builder().header("upgrade", "websocket"));
+        assert_eq!(upgrade_of(&without_connection), None);
+    }
+
+    #[test]
+    fn a_head_keeps_host_and_path_from_http1_to_http2_and_back() {
+        let fallback = Authority::from_static("10.0.0.1:80");
+        for (target, host, authority) in [
+            ("/a?b=c", Some("shop:8080"), "shop:8080"),
+            ("/", None, "10.0.0.1:80"),
+            ("/", Some("not a host"), "10.0.0.1:80"),
+            ("*", Some("shop"), "shop"),
+        ] {
+            let mut request = Request::builder().uri(target);
+            if let Some(host) = host {
+                request = request.header("host", host);
+            }
+            let mut head = parts(request);
+            into_http2(&mut head, &fallback);
+            assert_eq!(head.uri.authority().unwrap(), authority);
+            into_http1(&mut head);
+            assert_eq!(head.uri.to_string(), target);
+            assert_eq!(head.headers[HOST], host.unwrap_or(authority));
+        }
+    }
+
+    #[test]
+    fn cookies_are_joined_for_http1() {
+        let mut head = parts(Request::builder().uri("http://shop/").header("cookie", "a=1").header("cookie", "b=2"));
+        into_http1(&mut head);
+        assert_eq!(head.headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+}

@@ -1,0 +1,153 @@
+//! Requests from other proxies. Each is judged for itself, so a new policy holds on open connections too.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::http::request::Parts;
+use ::http::{HeaderMap, Request, Response, StatusCode, Version};
+use fsm_proxy_config::{Connection, Decision, Protocol, RequestHead, Snapshot, decide};
+
+use super::Caller;
+use crate::context::Context;
+use crate::headers::{self, FSM_HTTP_VERSION, FSM_PORT};
+use crate::metrics::Direction;
+use crate::reply::Reply;
+use crate::serve::{Answer, Opening};
+use crate::stream::Body;
+use crate::upstream::{Peer, UpstreamError, forward_upgrade};
+
+/// Answers the requests of one other proxy.
+#[derive(Clone)]
+pub struct Inbound {
+    context: Arc<Context>,
+    caller: Arc<Caller>,
+    /// The application's port, if the connection is for one only.
+    port: Option<u16>,
+}
+
+/// The request is for a port of the proxy, not of the application.
+pub fn own_port(port: u16) -> Reply {
+    let text = format!("Access denied: port {port} is the proxy's own and is not served to the mesh");
+    Reply::new(StatusCode::FORBIDDEN, "own_port", text)
+}
+
+impl Inbound {
+    pub fn new(context: Arc<Context>, caller: Arc<Caller>) -> Self {
+        Self { context, caller, port: None }
+    }
+
+    /// The same caller, in a tunnel to one port.
+    pub fn for_port(&self, port: u16) -> Self {
+        Self { port: Some(port), ..self.clone() }
+    }
+
+    pub fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Reply> {
+        let start = Instant::now();
+        let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
+        let (mut parts, body) = request.into_parts();
+        let port = self.port(&parts.headers)?;
+        let http2 = self.port.is_none() && speaks_http2(&snapshot, port, &parts.headers);
+        let upgrade = headers::upgrade_of(&parts).is_some();
+        headers::strip_but_upgrade(&mut parts.headers, upgrade);
+        headers::strip_internal(&mut parts.headers);
+        // The head as the application will see it, Host included, is the head that is judged.
+        headers::into_http1(&mut parts);
+        self.judge(&snapshot, port, &parts)?;
+        let service = service(&snapshot, port);
+        let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
+        let mut request = Request::from_parts(parts, body);
+        let application = super::application(&self.context, &snapshot, &self.caller, port);
+        let timeout = snapshot.settings().connect_timeout;
+        let upstream = &self.context.upstream;
+        let answered = if upgrade {
+            let downstream = hyper::upgrade::on(&mut request);
+            let stream =
+                upstream.tcp(application, timeout).await.map_err(|error| Reply::failed(&UpstreamError::from(error)))?;
+            let switched = forward_upgrade(stream, request, downstream).await;
+            switched.map_err(|source| UpstreamError::Http1 { peer: application, source })
+        } else {
+            if http2 {
+                *request.version_mut() = Version::HTTP_2;
+            }
+            let peer = Peer { application, identity: None };
+            upstream.request(peer, timeout, request).await.map_err(|failed| failed.error)
+        };
+        let mut response = answered.map_err(|error| Reply::failed(&error))?;
+        timer.answered(response.status());
+        response.body_mut().attach(timer);
+        Ok(response)
+    }
+
+    fn port(&self, headers: &HeaderMap) -> Result<u16, Reply> {
+        let named = || headers.get(FSM_PORT).and_then(|port| port.to_str().ok()).and_then(|port| port.parse().ok());
+        let port = self.port.or_else(named).ok_or_else(|| {
+            let text = "a request within the mesh must say in the header fsm-port which port it is for";
+            Reply::new(StatusCode::BAD_REQUEST, "no_port", text)
+        })?;
+        if self.context.own_ports.contains(&port) {
+            return Err(own_port(port));
+        }
+        Ok(port)
+    }
+
+    fn judge(&self, snapshot: &Snapshot, port: u16, parts: &Parts) -> Result<(), Reply> {
+        let head = RequestHead {
+            method: parts.method.as_str(),
+            authority: headers::authority_of(parts),
+            path: headers::path_of(parts),
+            headers: &parts.headers,
+        };
+        let connection = Connection::Inbound { port, peer: Some(self.caller.identity.clone()) };
+        match decide(snapshot, &connection, Some(&head)) {
+            Decision::Refuse(refusal) => Err(Reply::refused(&refusal)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the application is spoken to in HTTP/2: as its client does, or as declared.
+fn speaks_http2(snapshot: &Snapshot, port: u16, headers: &HeaderMap) -> bool {
+    match headers.get(FSM_HTTP_VERSION) {
+        Some(version) => version == "2",
+        None => {
+            matches!(snapshot.inbound_protocol(port), Protocol::Http2 | Protocol::Grpc) || headers::is_grpc(headers)
+        }
+    }
+}
+
+/// The service that a port belongs to, for metrics.
+fn service(snapshot: &Snapshot, port: u16) -> &str {
+    let declared = snapshot.workload().ports.iter().find(|one| one.port == port);
+    declared.and_then(|one| one.services.first()).map_or("none", String::as_str)
+}
+
+impl Answer for Inbound {
+    async fn request(self, request: Request<Body>) -> Response<Body> {
+        let grpc = headers::is_grpc(request.headers());
+        match self.answer(request).await {
+            Ok(mut response) => {
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    headers::strip_hop_by_hop(response.headers_mut());
+                }
+                response
+            }
+            Err(reply) => {
+                self.context.metrics.refused(Direction::Inbound, reply.reason);
+                tracing::debug!(caller = %self.caller.name, reason = %reply.text, "a request is refused");
+                reply.into_response(grpc)
+            }
+        }
+    }
+
+    async fn connect(self, head: Parts, opening: Opening) {
+        super::opaque::tunnel(&self, head, opening).await;
+    }
+}

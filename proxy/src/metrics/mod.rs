@@ -1,0 +1,153 @@
+//! What the proxy counts: named once, here, and written in `text.rs`.
+//!
+//! Counters are plain atomics. Those of a service are looked up once for each request, without allocating.
+
+mod histogram;
+mod requests;
+pub mod serve;
+pub mod text;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde::Serialize;
+
+pub use histogram::Histogram;
+pub use requests::{RequestStats, RequestTimer};
+
+use requests::RequestTable;
+
+/// Which way traffic goes, seen from the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Connections: how many there were, and how many are open.
+#[derive(Debug, Default)]
+pub struct Connections {
+    total: Counter,
+    open: AtomicI64,
+}
+
+/// One open connection, until dropped.
+#[derive(Debug)]
+pub struct OpenConnection(Arc<Connections>);
+
+impl Connections {
+    /// Counts a connection from now until the value is dropped.
+    pub fn open(self: &Arc<Self>) -> OpenConnection {
+        self.total.add(1);
+        self.open.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(Arc::clone(self))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Everything that one proxy counts.
+#[derive(Default)]
+pub struct Metrics {
+    /// Connections that the application made and that came to this proxy.
+    pub captured: Arc<Connections>,
+    /// Mutual TLS with other proxies, accepted and made.
+    pub mesh_inbound: Arc<Connections>,
+    pub mesh_outbound: Arc<Connections>,
+    /// Plain connections that left this proxy for other hosts.
+    pub plain_outbound: Arc<Connections>,
+    /// Opaque streams within the mesh, by side.
+    pub tunnels_inbound: Arc<Connections>,
+    pub tunnels_outbound: Arc<Connections>,
+    /// Plain connections from outside the mesh to the application, all refused.
+    pub plaintext_refused: Counter,
+    /// Connections from other proxies that came to nothing before the first request.
+    pub handshakes_failed: Counter,
+    /// Requests that were sent again, to another endpoint or on a new connection.
+    pub retries: Counter,
+    requests: RequestTable,
+    refused: RwLock<BTreeMap<(Direction, &'static str), Arc<Counter>>>,
+}
+
+/// For the admin endpoint `/stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub connections: ConnectionSummary,
+    pub requests: BTreeMap<&'static str, u64>,
+    pub refused: BTreeMap<String, u64>,
+    pub retries: u64,
+}
+
+/// Connections so far, between this proxy and other hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConnectionSummary {
+    pub mtls: u64,
+    pub plaintext: u64,
+    pub plaintext_refused: u64,
+}
+
+impl Metrics {
+    /// The counters of requests between a service of the mesh and, outbound, the backend that got them, inbound, the
+    /// service account (`ns/name`) that sent them.
+    pub fn requests(&self, direction: Direction, service: &str, other: &str) -> Arc<RequestStats> {
+        self.requests.get(direction, service, other)
+    }
+
+    /// Counts a request or connection that the proxy answered itself.
+    pub fn refused(&self, direction: Direction, reason: &'static str) {
+        let key = (direction, reason);
+        if let Some(counter) = self.refused.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+            return counter.add(1);
+        }
+        let mut refused = self.refused.write().unwrap_or_else(PoisonError::into_inner);
+        refused.entry(key).or_default().add(1);
+    }
+
+    /// The numbers at a glance.
+    pub fn summary(&self) -> Summary {
+        let refused = self.refused.read().unwrap_or_else(PoisonError::into_inner);
+        Summary {
+            connections: ConnectionSummary {
+                mtls: self.mesh_inbound.total.get() + self.mesh_outbound.total.get(),
+                plaintext: self.plain_outbound.total.get(),
+                plaintext_refused: self.plaintext_refused.get(),
+            },
+            requests: [Direction::Inbound, Direction::Outbound]
+                .map(|direction| (direction.as_str(), self.requests.total(direction)))
+                .into(),
+            refused: refused
+                .iter()
+                .map(|((direction, reason), count)| (format!("{} {reason}", direction.as_str()), count.get()))
+                .collect(),
+            retries: self.retries.get(),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! The page that Prometheus reads.
+
+use std::sync::Arc;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+
+use crate::accept::Accepted;
+use crate::context::Context;
+use crate::serve::{Answer, Opening, serve_http1};
+use crate::stream::Body;
+
+/// The path of the page.
+pub const PATH: &str = "/stats/prometheus";
+
+/// Serves one connection of a scraper.
+pub async fn connection(context: Arc<Context>, accepted: Accepted) {
+    let Accepted { stream, permit: _permit, .. } = accepted;
+    let answer = Page(Arc::clone(&context));
+    serve_http1(stream, answer, &context.limits, &context.drain).await;
+}
+
+#[derive(Clone)]
+struct Page(Arc<Context>);
+
+impl Answer for Page {
+    async fn request(self, request: Request<Body>) -> Response<Body> {
+        if request.uri().path() != PATH {
+            let mut response = Response::new(Body::text(format!("the metrics are at {PATH}\n")));
+            *response.status_mut() = StatusCode::NOT_FOUND;
+            return response;
+        }
+        let mut response = Response::new(Body::text(self.0.metrics.text(&self.0.state())));
+        let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+        response
+    }
+
+    async fn connect(self, _head: Parts, opening: Opening) {
+        opening.unsupported();
+    }
+}

@@ -1,0 +1,183 @@
+//! Requests of the application. Each is decided for itself, so a new configuration holds on open connections too.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::http::request::Parts;
+use ::http::{Request, Response, Version};
+use fsm_proxy_config::{Connection, Decision, Forward, RequestHead, Snapshot, decide};
+use hyper::upgrade::OnUpgrade;
+use smallvec::SmallVec;
+
+use crate::context::Context;
+use crate::headers;
+use crate::metrics::{Direction, RequestTimer};
+use crate::reply::Reply;
+use crate::serve::{Answer, Opening};
+use crate::stream::Body;
+use crate::upstream::{Failed, InFlight, Peer, UpstreamError, forward_upgrade};
+
+/// How often a request is sent at most.
+const ATTEMPTS: usize = 3;
+
+/// Answers the requests of one connection.
+#[derive(Clone)]
+pub struct Outbound {
+    context: Arc<Context>,
+    destination: SocketAddr,
+}
+
+/// A request that is ready to leave.
+struct Leaving<'s> {
+    snapshot: &'s Snapshot,
+    request: Request<Body>,
+    /// The client's side of an upgrade, if the request asks for one.
+    upgrade: Option<OnUpgrade>,
+    start: Instant,
+}
+
+impl Outbound {
+    /// For requests to `destination`.
+    pub fn new(context: Arc<Context>, destination: SocketAddr) -> Self {
+        Self { context, destination }
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Reply> {
+        let start = Instant::now();
+        let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
+        let (mut parts, body) = request.into_parts();
+        let decision = self.decide(&snapshot, &parts);
+        let upgrade = headers::upgrade_of(&parts).is_some();
+        headers::strip_but_upgrade(&mut parts.headers, upgrade);
+        headers::strip_internal(&mut parts.headers);
+        let mut request = Request::from_parts(parts, body);
+        let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
+        match decision {
+            Decision::Forward(forward) => self.to_service(leaving, forward).await,
+            Decision::Passthrough(_) => self.to_destination(leaving).await,
+            Decision::Refuse(refusal) => Err(Reply::refused(&refusal)),
+            Decision::Allow(_) => Err(Reply::not_ready()),
+        }
+    }
+
+    fn decide<'s>(&self, snapshot: &'s Snapshot, parts: &Parts) -> Decision<'s> {
+        let head = RequestHead {
+            method: parts.method.as_str(),
+            authority: headers::authority_of(parts),
+            path: headers::path_of(parts),
+            headers: &parts.headers,
+        };
+        decide(snapshot, &Connection::Outbound { destination: self.destination }, Some(&head))
+    }
+
+    async fn to_service(&self, mut leaving: Leaving<'_>, forward: Forward<'_>) -> Result<Response<Body>, Reply> {
+        let backend = forward.pick_backend(fastrand::u32(..));
+        let stats = self.context.metrics.requests(Direction::Outbound, &forward.service.name, backend.service);
+        let timer = stats.begin(leaving.start);
+        let mut unreachable: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            let Some((endpoint, in_flight)) = self.context.balancer.pick(backend.endpoints, &unreachable) else {
+                break;
+            };
+            let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
+            match self.send(peer, leaving).await {
+                Ok(response) => return Ok(finish(response, timer, Some(in_flight))),
+                Err((error, again)) => {
+                    tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
+                    if matches!(error, UpstreamError::Dial(_)) {
+                        self.context.balancer.failed(endpoint.address);
+                        unreachable.push(endpoint.address);
+                    }
+                    last = Some(Reply::failed(&error));
+                    let Some(again) = again else { break };
+                    leaving = *again;
+                    self.context.metrics.retries.add(1);
+                }
+            }
+        }
+        // A forward has endpoints, so at least one was tried.
+        Err(last.unwrap_or_else(Reply::not_ready))
+    }
+
+    async fn to_destination(&self, leaving: Leaving<'_>) -> Result<Response<Body>, Reply> {
+        let stats = self.context.metrics.requests(Direction::Outbound, "passthrough", "passthrough");
+        let timer = stats.begin(leaving.start);
+        let _open = self.context.metrics.plain_outbound.open();
+        let peer = Peer { application: self.destination, identity: None };
+        match self.send(peer, leaving).await {
+            Ok(response) => Ok(finish(response, timer, None)),
+            Err((error, _)) => Err(Reply::failed(&error)),
+        }
+    }
+
+    /// Sends the request once; gives it back if it may be sent again.
+    async fn send<'s>(
+        &self,
+        peer: Peer<'_>,
+        leaving: Leaving<'s>,
+    ) -> Result<Response<Body>, (UpstreamError, Option<Box<Leaving<'s>>>)> {
+        let Leaving { snapshot, request, upgrade, start } = leaving;
+        let timeout = snapshot.settings().connect_timeout;
+        let upstream = &self.context.upstream;
+        let Some(downstream) = upgrade else {
+            return upstream.request(peer, timeout, request).await.map_err(|Failed { error, request }| {
+                let again = request.map(|request| Leaving { snapshot, request: *request, upgrade: None, start });
+                (error, again.map(Box::new))
+            });
+        };
+        let switched = match peer.identity {
+            Some(_) => match upstream.tunnel(peer, timeout, true).await {
+                Ok(tunnel) => forward_upgrade(tunnel, request, downstream).await,
+                Err(error) => {
+                    let again = Leaving { snapshot, request, upgrade: Some(downstream), start };
+                    return Err((error, Some(Box::new(again))));
+                }
+            },
+            None => match upstream.tcp(peer.application, timeout).await {
+                Ok(stream) => forward_upgrade(stream, request, downstream).await,
+                Err(error) => {
+                    let again = Leaving { snapshot, request, upgrade: Some(downstream), start };
+                    return Err((error.into(), Some(Box::new(again))));
+                }
+            },
+        };
+        switched.map_err(|source| (UpstreamError::Http1 { peer: peer.application, source }, None))
+    }
+}
+
+/// Counts the response until its body ends.
+fn finish(mut response: Response<Body>, mut timer: RequestTimer, in_flight: Option<InFlight>) -> Response<Body> {
+    timer.answered(response.status());
+    response.body_mut().attach((timer, in_flight));
+    response
+}
+
+impl Answer for Outbound {
+    async fn request(self, request: Request<Body>) -> Response<Body> {
+        let grpc = headers::is_grpc(request.headers());
+        let http1 = request.version() != Version::HTTP_2;
+        match self.answer(request).await {
+            Ok(mut response) => {
+                if response.status() != ::http::StatusCode::SWITCHING_PROTOCOLS {
+                    headers::strip_hop_by_hop(response.headers_mut());
+                }
+                if http1 {
+                    *response.version_mut() = Version::HTTP_11;
+                }
+                response
+            }
+            Err(reply) => {
+                self.context.metrics.refused(Direction::Outbound, reply.reason);
+                tracing::debug!(destination = %self.destination, reason = %reply.text, "an outbound request is refused");
+                reply.into_response(grpc)
+            }
+        }
+    }
+
+    async fn connect(self, _head: Parts, opening: Opening) {
+        opening.unsupported();
+    }
+}

@@ -1,0 +1,85 @@
+//! From the application to services of the mesh, and to the world.
+
+mod http;
+mod opaque;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fsm_proxy_config::{Connection, Decision, Snapshot, decide};
+
+use crate::accept::{Accepted, OriginalDst, Rewind, Sniffed, sniff};
+use crate::context::Context;
+use crate::metrics::Direction;
+use crate::serve::{serve_http1, serve_http2};
+use crate::stream::reset;
+
+use http::Outbound;
+
+/// Serves one connection that the application made.
+pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accepted: Accepted) {
+    let Accepted { mut stream, permit: _permit, .. } = accepted;
+    let _open = context.metrics.captured.open();
+    let destination = match original_dst.of(&stream) {
+        Ok(destination) => destination,
+        Err(error) => {
+            tracing::warn!(%error, "an outbound connection is refused");
+            context.metrics.refused(Direction::Outbound, "no_original_destination");
+            return reset(stream);
+        }
+    };
+    let first = {
+        let snapshot = context.snapshots.load();
+        snapshot.as_ref().map_or(First::Undeclared, |snapshot| First::of(snapshot, destination))
+    };
+    let (sniffed, head) = match first.wait(context.limits.sniff_timeout) {
+        None => (Sniffed::Opaque, bytes::Bytes::new()),
+        Some(timeout) => match sniff(&mut stream, timeout).await {
+            Ok(sniffed) => sniffed,
+            Err(_gone) => return,
+        },
+    };
+    let stream = Rewind::new(head, stream);
+    let answer = Outbound::new(Arc::clone(&context), destination);
+    match sniffed {
+        Sniffed::Http1 => serve_http1(stream, answer, &context.limits, &context.drain).await,
+        Sniffed::Http2 => serve_http2(stream, answer, &context.limits, &context.drain).await,
+        Sniffed::Tls | Sniffed::Opaque => opaque::connection(&context, stream, destination).await,
+    }
+}
+
+/// What is known of a connection before its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    /// Bytes are passed on without waiting for any.
+    Opaque,
+    /// The client speaks first, and most likely HTTP.
+    Http,
+    /// The first bytes tell, if they come.
+    Undeclared,
+}
+
+impl First {
+    fn of(snapshot: &Snapshot, destination: SocketAddr) -> Self {
+        match decide(snapshot, &Connection::Outbound { destination }, None) {
+            Decision::Passthrough(_) => Self::Opaque,
+            Decision::Forward(forward) if forward.port.protocol.is_opaque() => Self::Opaque,
+            Decision::Forward(forward) if forward.port.protocol.is_http() => Self::Http,
+            _ => match snapshot.outbound_protocol(destination) {
+                protocol if protocol.is_http() => Self::Http,
+                protocol if protocol.is_opaque() => Self::Opaque,
+                _ => Self::Undeclared,
+            },
+        }
+    }
+
+    /// Whether to look at the first bytes, and how long to wait for them.
+    fn wait(self, undeclared: Duration) -> Option<Option<Duration>> {
+        match self {
+            Self::Opaque => None,
+            Self::Http => Some(None),
+            Self::Undeclared => Some(Some(undeclared)),
+        }
+    }
+}

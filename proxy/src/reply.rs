@@ -1,0 +1,114 @@
+//! Replies that the proxy makes itself.
+//!
+//! Each has a line of text, and the header `fsm-denied` with a stable word, so that a client can tell them from the
+//! application's. gRPC clients get the gRPC status that means the same, in a response without body
+//! ("Trailers-Only"), as they ignore other text.
+
+use fsm_proxy_config::Refusal;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::headers::FSM_DENIED;
+use crate::stream::Body;
+use crate::upstream::UpstreamError;
+
+/// A reply of the proxy's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: StatusCode,
+    /// One of few words, for metrics and for the header `fsm-denied`.
+    pub reason: &'static str,
+    pub text: String,
+}
+
+impl Reply {
+    pub fn new(status: StatusCode, reason: &'static str, text: impl Into<String>) -> Self {
+        Self { status, reason, text: text.into() }
+    }
+
+    /// The policy, or the lack of a destination.
+    pub fn refused(refusal: &Refusal) -> Self {
+        let title = match refusal.status() {
+            StatusCode::FORBIDDEN => "Access denied",
+            StatusCode::NOT_FOUND => "Not found",
+            _ => "Unavailable",
+        };
+        Self::new(refusal.status(), refusal.kind.as_str(), format!("{title}: {refusal}"))
+    }
+
+    /// An endpoint that did not answer.
+    pub fn failed(error: &UpstreamError) -> Self {
+        let status = match error {
+            UpstreamError::Dial(_) => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, error.class(), format!("Unavailable: {error}"))
+    }
+
+    /// The proxy has no configuration to decide by.
+    pub fn not_ready() -> Self {
+        let text = "Unavailable: the proxy has no configuration yet; it connects to the controller by itself";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text)
+    }
+
+    /// As an HTTP response; `grpc` if the request was.
+    pub fn into_response(self, grpc: bool) -> Response<Body> {
+        let mut response = if grpc { self.grpc_response() } else { self.text_response() };
+        response.headers_mut().insert(FSM_DENIED, HeaderValue::from_static(self.reason));
+        response
+    }
+
+    fn text_response(&self) -> Response<Body> {
+        let mut response = Response::new(Body::text(format!("{}\n", self.text)));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    }
+
+    /// See "Trailers-Only" and "HTTP to gRPC status code mapping" in the gRPC protocol's documents.
+    fn grpc_response(&self) -> Response<Body> {
+        let status = match self.status {
+            StatusCode::FORBIDDEN => "7",
+            StatusCode::NOT_FOUND => "12",
+            StatusCode::BAD_REQUEST => "13",
+            _ => "14",
+        };
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert("grpc-status", HeaderValue::from_static(status));
+        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&self.text)) {
+            headers.insert("grpc-message", message);
+        }
+        response
+    }
+}
+
+/// As `grpc-message` has it: printable ASCII without `%` stays.
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_grpc_status_for_grpc_clients() {
+        let reply = Reply::new(StatusCode::FORBIDDEN, "no_policy", "Access denied: 100% no\u{e9}");
+        let response = reply.clone().into_response(true);
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "7");
+        assert_eq!(response.headers()["grpc-message"], "Access denied: 100%25 no%C3%A9");
+        let response = reply.into_response(false);
+        assert_eq!(response.status(), 403);
+        assert_eq!(response.headers()[FSM_DENIED], "no_policy");
+    }
+}

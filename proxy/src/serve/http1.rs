@@ -1,0 +1,44 @@
+//! Requests in HTTP/1.0 and HTTP/1.1.
+
+use std::convert::Infallible;
+use std::pin::pin;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Answer;
+use crate::drain::Drain;
+use crate::limits::Limits;
+use crate::stream::Body;
+
+/// Serves requests one after the other until the client or the drain ends it.
+pub async fn serve<T>(io: T, answer: impl Answer, limits: &Limits, drain: &Drain)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = answer.clone();
+        async move { Ok::<_, Infallible>(answer.request(http::Request::map(request, Body::from)).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .preserve_header_case(true)
+        .auto_date_header(false)
+        .max_headers(limits.head_fields)
+        .max_buf_size((limits.head_bytes as usize).max(16 * 1024))
+        .serve_connection(TokioIo::new(io), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.started() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an HTTP/1 connection ended");
+    }
+}

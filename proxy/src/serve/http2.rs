@@ -1,0 +1,107 @@
+//! Requests in HTTP/2.
+
+use std::future::poll_fn;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::Answer;
+use crate::drain::Drain;
+use crate::limits::Limits;
+use crate::reply::Reply;
+use crate::stream::{Body, Tunnel, send_body};
+use crate::upstream::window;
+
+/// A CONNECT stream that is neither accepted nor refused yet.
+pub struct Opening {
+    respond: SendResponse<Bytes>,
+    receive: RecvStream,
+}
+
+/// Serves streams, all at once, until the client or the drain ends the connection.
+pub async fn serve<T>(io: T, answer: impl Answer, limits: &Limits, drain: &Drain)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let handshake = h2::server::Builder::new()
+        .initial_window_size(window::STREAM)
+        .initial_connection_window_size(window::CONNECTION)
+        .max_concurrent_streams(window::STREAMS)
+        .max_frame_size(window::FRAME)
+        .max_header_list_size(limits.head_bytes)
+        .max_send_buffer_size(window::STREAM as usize)
+        .handshake(io);
+    let mut connection = match tokio::time::timeout(limits.head_timeout, handshake).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return tracing::debug!(%error, "HTTP/2 did not begin"),
+        Err(_elapsed) => return,
+    };
+    let mut draining = false;
+    loop {
+        let accepted = tokio::select! {
+            accepted = connection.accept() => accepted,
+            () = drain.started(), if !draining => {
+                draining = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+        };
+        match accepted {
+            Some(Ok((request, respond))) => {
+                tokio::spawn(stream(request, respond, answer.clone()));
+            }
+            Some(Err(error)) => return tracing::debug!(%error, "an HTTP/2 connection ended"),
+            None => return,
+        }
+    }
+}
+
+async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, answer: impl Answer) {
+    if request.method() == Method::CONNECT {
+        let (head, receive) = request.into_parts();
+        return answer.connect(head, Opening { respond, receive }).await;
+    }
+    let head_only = request.method() == Method::HEAD;
+    let response = tokio::select! {
+        biased;
+        response = answer.request(request.map(Body::from)) => response,
+        // Nobody waits for the answer: dropping the request ends it upstream too.
+        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
+    };
+    let (mut parts, body) = response.into_parts();
+    parts.version = http::Version::HTTP_2;
+    let ended = head_only || body.is_end_stream();
+    match respond.send_response(Response::from_parts(parts, ()), ended) {
+        Ok(stream) if !ended => send_body(body, stream).await,
+        Ok(_) => {}
+        Err(error) => tracing::debug!(%error, "a response could not be sent"),
+    }
+}
+
+impl Opening {
+    /// Accepts the tunnel.
+    pub fn accept(mut self) -> Result<Tunnel, h2::Error> {
+        let stream = self.respond.send_response(Response::new(()), false)?;
+        Ok(Tunnel::new(stream, self.receive))
+    }
+
+    /// Refuses the tunnel, and says why.
+    pub fn refuse(mut self, reply: Reply) {
+        let (mut parts, _text) = reply.into_response(false).into_parts();
+        parts.headers.remove(http::header::CONTENT_TYPE);
+        if self.respond.send_response(Response::from_parts(parts, ()), true).is_ok() {
+            // The client has not ended its side, and is not expected to.
+            self.respond.send_reset(Reason::NO_ERROR);
+        }
+    }
+
+    /// The connection cannot make tunnels.
+    pub fn unsupported(self) {
+        let text = "the proxy makes no tunnels for applications; dial the destination instead";
+        self.refuse(Reply::new(StatusCode::NOT_IMPLEMENTED, "connect_unsupported", text));
+    }
+}

@@ -1,0 +1,177 @@
+//! The proxy beside one application: its listeners, and its life from start to drain.
+
+mod addresses;
+#[cfg(test)]
+mod tests;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::accept::{Accepted, BindError, Listener, OriginalDst, bind};
+use crate::context::{Context, Snapshots};
+use crate::drain::Drain;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::tls::MeshTls;
+use crate::upstream::{Balancer, Upstream};
+use crate::{inbound, metrics, outbound, probe};
+
+pub use addresses::{Addresses, MESH_PORT, OWN_PORTS};
+
+/// How often idle connections are looked through.
+const TIDY_EVERY: Duration = Duration::from_secs(2);
+
+/// How a sidecar is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub addresses: Addresses,
+    pub limits: Limits,
+    pub original_dst: OriginalDst,
+    /// The pod's address, if known.
+    pub pod_ip: Option<IpAddr>,
+    /// The port on which other proxies listen.
+    pub mesh_port: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            addresses: Addresses::default(),
+            limits: Limits::default(),
+            original_dst: OriginalDst::Kernel,
+            pod_ip: None,
+            mesh_port: MESH_PORT,
+        }
+    }
+}
+
+/// What the control side keeps up to date while the sidecar runs.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    pub tls: MeshTls,
+    pub snapshots: Snapshots,
+}
+
+/// A sidecar that runs.
+pub struct Handle {
+    context: Arc<Context>,
+    bound: Bound,
+}
+
+/// The addresses that a sidecar listens on, one for each address asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Bound {
+    pub outbound: Vec<SocketAddr>,
+    pub capture: Vec<SocketAddr>,
+    pub mesh: Vec<SocketAddr>,
+    pub metrics: Vec<SocketAddr>,
+    pub probes: Vec<SocketAddr>,
+}
+
+/// The sidecar.
+#[derive(Debug)]
+pub struct Sidecar;
+
+impl Sidecar {
+    /// Binds all listeners, then serves until the handle is drained. Needs a tokio runtime.
+    pub fn start(config: Config, sources: Sources) -> Result<Handle, BindError> {
+        let Config { addresses, limits, original_dst, pod_ip, mesh_port } = config;
+        let outbound = bind_all(&addresses.outbound, "connections of the application")?;
+        let capture = bind_all(&addresses.capture, "captured inbound connections")?;
+        let mesh = bind_all(&addresses.mesh, "connections of other proxies")?;
+        let metrics = bind_all(&addresses.metrics, "metrics")?;
+        let probes = bind_all(&addresses.probes, "probes")?;
+        let bound = Bound {
+            outbound: outbound.iter().map(Listener::address).collect(),
+            capture: capture.iter().map(Listener::address).collect(),
+            mesh: mesh.iter().map(Listener::address).collect(),
+            metrics: metrics.iter().map(Listener::address).collect(),
+            probes: probes.iter().map(Listener::address).collect(),
+        };
+        let counters = Arc::new(Metrics::default());
+        let context = Arc::new(Context {
+            upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, &counters),
+            snapshots: sources.snapshots,
+            tls: sources.tls,
+            balancer: Balancer::default(),
+            metrics: counters,
+            limits,
+            drain: Drain::default(),
+            pod_ip,
+            own_ports: bound.ports(),
+        });
+        serve(&context, outbound, move |context, accepted| outbound::connection(context, original_dst, accepted));
+        serve(&context, mesh, inbound::connection);
+        let captures = Arc::new(inbound::Captures::default());
+        serve(&context, capture, move |context, accepted| inbound::refuse(context, Arc::clone(&captures), accepted));
+        serve(&context, metrics, metrics::serve::connection);
+        serve(&context, probes, probe::connection);
+        tokio::spawn(tidy(Arc::downgrade(&context)));
+        Ok(Handle { context, bound })
+    }
+}
+
+fn bind_all(addresses: &[SocketAddr], purpose: &'static str) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        match bind(*address, purpose) {
+            Ok(listener) => listeners.push(listener),
+            // A host without IPv6 is served in IPv4 alone.
+            Err(error) if address.is_ipv6() && !listeners.is_empty() && error.is_missing_family() => {
+                tracing::info!(%error, "continuing without IPv6");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(listeners)
+}
+
+fn serve<F, Fut>(context: &Arc<Context>, listeners: Vec<Listener>, connection: F)
+where
+    F: Fn(Arc<Context>, Accepted) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(context.limits.connections));
+    for listener in listeners {
+        let (context, connection, slots) = (Arc::clone(context), connection.clone(), Arc::clone(&slots));
+        tokio::spawn(async move {
+            let drain = context.drain.clone();
+            listener.serve(slots, drain, |accepted| connection(Arc::clone(&context), accepted)).await;
+        });
+    }
+}
+
+async fn tidy(context: std::sync::Weak<Context>) {
+    let mut ticks = tokio::time::interval(TIDY_EVERY);
+    loop {
+        ticks.tick().await;
+        let Some(context) = context.upgrade() else { return };
+        context.upstream.tidy();
+    }
+}
+
+impl Handle {
+    /// The addresses that are listened on.
+    pub fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.context.metrics
+    }
+
+    /// Whether there are a certificate and a complete configuration.
+    pub fn is_ready(&self) -> bool {
+        self.context.is_ready()
+    }
+
+    /// Takes no more connections and requests, and waits for those under way, at most as long as the limits say.
+    /// True if all of them came to their end.
+    pub async fn drain(&self) -> bool {
+        self.context.drain.finish(self.context.limits.drain_timeout).await
+    }
+}

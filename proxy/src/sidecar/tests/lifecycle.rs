@@ -1,0 +1,178 @@
+//! Starts, failures and ends.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fsm_proxy_config::proto::Protocol;
+use http::{Request, Response};
+use http_body_util::Full;
+use tokio::sync::Semaphore;
+
+use super::app::{self, describe};
+use super::client::{collect, connect1, fetch, get};
+use super::mesh::{CLIENT, Mesh, Resources, SERVER, pod_ip};
+use crate::sidecar::{Addresses, Config, Sidecar, Sources};
+
+#[tokio::test]
+async fn an_endpoint_that_refuses_connections_is_passed_over() {
+    let app = app::http1(describe).await;
+    let mesh = Mesh::new();
+    let pair = mesh.pair(app.address, Protocol::Http);
+    let dead: Vec<SocketAddr> = (0..2).map(|_| SocketAddr::new(pod_ip(), app.address.port())).collect();
+    let endpoints = [dead[0], dead[1], pair.endpoint];
+    pair.client.configure(&pair.client_resources.clone().endpoints("shop/store", &endpoints, SERVER));
+    let mut send = connect1(pair.client.outbound()).await;
+    for _ in 0..50 {
+        send.ready().await.unwrap();
+        let request = Request::post("/books").header("host", "store").body(Full::new(Bytes::from("x"))).unwrap();
+        assert_eq!(collect(send.send_request(request).await.unwrap()).await.status, 200);
+    }
+    let retries = pair.client.handle.metrics().summary().retries;
+    assert!(retries <= 4, "{retries} retries: dead endpoints are to be remembered");
+}
+
+#[tokio::test]
+async fn without_any_living_endpoint_the_answer_is_503() {
+    let mesh = Mesh::new();
+    let resources = Resources::new("buyer", &[]).service("shop/store", "10.96.0.1", Protocol::Http).endpoints(
+        "shop/store",
+        &[SocketAddr::new(pod_ip(), 80)],
+        SERVER,
+    );
+    let client = mesh.pod(CLIENT, pod_ip(), &resources);
+    let answered = fetch(client.outbound(), "/").await;
+    assert_eq!((answered.status, answered.headers["fsm-denied"].to_str().unwrap()), (503, "upstream_unreachable"));
+    client.configure(&resources.endpoints("shop/store", &[], SERVER));
+    let answered = fetch(client.outbound(), "/").await;
+    assert_eq!((answered.status, answered.headers["fsm-denied"].to_str().unwrap()), (503, "no_backend"));
+}
+
+#[tokio::test]
+async fn an_application_that_is_down_is_a_503_of_its_sidecar() {
+    let address = SocketAddr::from(([127, 0, 0, 1], app::closed_port().await));
+    let pair = Mesh::new().pair(address, Protocol::Http);
+    let answered = fetch(pair.client.outbound(), "/").await;
+    assert_eq!((answered.status, answered.headers["fsm-denied"].to_str().unwrap()), (503, "upstream_unreachable"));
+    assert_eq!(pair.server.handle.metrics().summary().refused["inbound upstream_unreachable"], 1);
+}
+
+#[tokio::test]
+async fn an_application_that_closes_after_each_response_costs_no_request() {
+    let app = app::listen(|stream| async move {
+        let service = hyper::service::service_fn(|_| async {
+            Ok::<_, std::convert::Infallible>(Response::new(app::text("one")))
+        });
+        let _ = hyper::server::conn::http1::Builder::new()
+            .keep_alive(false)
+            .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+            .await;
+    })
+    .await;
+    let pair = Mesh::new().pair(app.address, Protocol::Http);
+    let mut send = connect1(pair.client.outbound()).await;
+    for _ in 0..50 {
+        send.ready().await.unwrap();
+        assert_eq!(collect(send.send_request(get("/")).await.unwrap()).await.text, "one");
+    }
+    assert_eq!(app.connections(), 50);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_dialled_again() {
+    let app = app::http1(describe).await;
+    let mesh = Mesh::new();
+    let pair = mesh.pair(app.address, Protocol::Http);
+    assert_eq!(fetch(pair.client.outbound(), "/").await.status, 200);
+    assert!(pair.server.handle.drain().await);
+    let ip = pair.server.ip;
+    drop(pair.server);
+    assert_eq!(fetch(pair.client.outbound(), "/").await.status, 503);
+    let _server = mesh.pod(SERVER, ip, &pair.server_resources);
+    assert_eq!(fetch(pair.client.outbound(), "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_drain_lets_requests_under_way_finish() {
+    let (arrived, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let app = {
+        let (arrived, gate) = (Arc::clone(&arrived), Arc::clone(&gate));
+        app::http1(move |_| {
+            let (arrived, gate) = (Arc::clone(&arrived), Arc::clone(&gate));
+            async move {
+                arrived.add_permits(1);
+                gate.acquire().await.unwrap().forget();
+                Response::new(app::text("finished"))
+            }
+        })
+        .await
+    };
+    let pair = Mesh::new().pair(app.address, Protocol::Http);
+    let under_way = tokio::spawn(fetch(pair.client.outbound(), "/slow"));
+    arrived.acquire().await.unwrap().forget();
+    let (client, server) = (pair.client, pair.server);
+    let outbound = client.outbound();
+    let drains = tokio::spawn(async move { (client.handle.drain().await, server.handle.drain().await) });
+    // The listener is gone as soon as the drain has begun.
+    while tokio::net::TcpStream::connect(outbound).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    gate.add_permits(1);
+    assert_eq!(under_way.await.unwrap().text, "finished");
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), drains).await.unwrap().unwrap(), (true, true));
+}
+
+#[tokio::test]
+async fn probes_are_relayed_and_readiness_needs_certificate_and_configuration() {
+    let app = app::http1(|request| async move {
+        let custom = request.headers().get("x-probe").is_some();
+        let well = custom && request.uri() == "/live?deep=1" && !request.headers().contains_key("original-http-port");
+        Response::builder().status(if well { 204 } else { 500 }).body(app::text("secret")).unwrap()
+    })
+    .await;
+    let ip = pod_ip();
+    let any = || vec![SocketAddr::new(ip, 0)];
+    let addresses = Addresses { outbound: any(), capture: any(), mesh: any(), metrics: any(), probes: any() };
+    let waiting = Sidecar::start(Config { addresses, ..Config::default() }, Sources::default()).unwrap();
+    assert_eq!(fetch(waiting.bound().probes[0], "/fsm-ready").await.status, 503);
+
+    let pair = Mesh::new().pair(app.address, Protocol::Http);
+    let probes = pair.server.handle.bound().probes[0];
+    assert_eq!(fetch(probes, "/fsm-ready").await.status, 200);
+    let probe = async |headers: &[(&str, &str)]| {
+        let mut request = get("/fsm-healthcheck");
+        for (name, value) in headers {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).unwrap();
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        collect(connect1(probes).await.send_request(request).await.unwrap()).await
+    };
+    let port = app.address.port().to_string();
+    let http = [("original-http-port", port.as_str()), ("original-http-path", "/live?deep=1")];
+    let well = probe(&[http[0], http[1], ("x-probe", "1")]).await;
+    assert_eq!((well.status, well.text.as_str()), (204, ""));
+    let unwell = probe(&http).await;
+    assert_eq!((unwell.status, unwell.text.as_str()), (500, ""));
+    assert_eq!(probe(&[("original-tcp-port", &port)]).await.status, 200);
+    let closed = app::closed_port().await.to_string();
+    assert_eq!(probe(&[("original-tcp-port", &closed)]).await.status, 503);
+    assert_eq!(probe(&[("original-tcp-port", "15000")]).await.status, 503);
+}
+
+#[tokio::test]
+async fn the_metrics_page_is_served() {
+    let app = app::http1(describe).await;
+    let pair = Mesh::new().pair(app.address, Protocol::Http);
+    fetch(pair.client.outbound(), "/").await;
+    let page = fetch(pair.client.handle.bound().metrics[0], "/stats/prometheus").await;
+    assert_eq!(page.status, 200);
+    for line in [
+        "sidecar_server_live 1",
+        "fsm_proxy_config_seq 1",
+        "sidecar_cluster_upstream_rq_total{sidecar_cluster_name=\"shop/store\",service=\"shop/store\"} 1",
+        "fsm_proxy_connections_total{direction=\"outbound\",kind=\"mesh\",security=\"mtls\"} 1",
+    ] {
+        assert!(page.text.lines().any(|one| one == line), "no line {line} in\n{}", page.text);
+    }
+}

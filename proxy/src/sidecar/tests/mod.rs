@@ -1,0 +1,9 @@
+//! Sidecars on loopback addresses, with real sockets, certificates and applications.
+
+mod app;
+mod client;
+mod http;
+mod lifecycle;
+mod mesh;
+mod opaque;
+mod policy;

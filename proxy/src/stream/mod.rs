@@ -1,0 +1,11 @@
+//! Bytes and messages on their way through: bodies, tunnels, and what joins two connections.
+
+mod body;
+mod send;
+mod splice;
+mod tunnel;
+
+pub use body::Body;
+pub use send::send_body;
+pub use splice::{Abort, reset, splice};
+pub use tunnel::Tunnel;

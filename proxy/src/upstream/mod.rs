@@ -1,0 +1,138 @@
+//! The way out: endpoints, connections to them, and requests on these.
+
+mod balance;
+mod dial;
+mod http1;
+mod http2;
+mod upgrade;
+pub mod window;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fsm_proxy_config::SpiffeId;
+use http::{Method, Request, Response};
+
+use crate::headers;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::stream::{Body, Tunnel};
+use crate::tls::MeshTls;
+
+pub use balance::{Balancer, InFlight};
+pub use dial::{DialError, Dialer};
+pub use upgrade::forward_upgrade;
+
+/// One place to send to: an address, and the identity that must be proven there (none: plain text, no mesh port).
+#[derive(Clone, Copy, Debug)]
+pub struct Peer<'a> {
+    /// The application's own address; mesh connections go to the mesh port of the same host.
+    pub application: SocketAddr,
+    pub identity: Option<&'a SpiffeId>,
+}
+
+/// Connections to everything that this proxy sends to.
+pub struct Upstream {
+    dialer: Dialer,
+    http1: Arc<http1::Pool>,
+    http2: http2::Pool,
+    mesh_port: u16,
+}
+
+/// A request could not be completed.
+pub struct Failed {
+    pub error: UpstreamError,
+    /// The request, if it may be tried again: nothing of its body was sent, and either the peer has not begun with it
+    /// or doing it twice does no harm.
+    pub request: Option<Box<Request<Body>>>,
+}
+
+/// Why nothing came back from an endpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("{peer} closed the connection before it answered: {source}")]
+    Http1 { peer: SocketAddr, source: hyper::Error },
+    #[error("{peer} broke off before it answered: {source}")]
+    Http2 { peer: SocketAddr, source: h2::Error },
+    #[error("{peer} refused the tunnel: {status}{}{reason}", if reason.is_empty() { "" } else { ": " })]
+    Tunnel { peer: SocketAddr, status: http::StatusCode, reason: String },
+}
+
+impl UpstreamError {
+    /// The word for metrics and for the `fsm-denied` header.
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Dial(_) => "upstream_unreachable",
+            Self::Http1 { .. } | Self::Http2 { .. } => "upstream_broke_off",
+            Self::Tunnel { .. } => "upstream_refused",
+        }
+    }
+}
+
+impl Upstream {
+    /// Connections made with `tls`, to the mesh port `mesh_port` of other pods.
+    pub fn new(tls: MeshTls, mesh_port: u16, limits: &Limits, metrics: &Metrics) -> Self {
+        Self {
+            dialer: Dialer::new(tls, limits.handshake_timeout),
+            http1: http1::Pool::new(limits),
+            http2: http2::Pool::new(limits, Arc::clone(&metrics.mesh_outbound)),
+            mesh_port,
+        }
+    }
+
+    /// Sends a request in the HTTP version that it came in: within the mesh on a shared HTTP/2 connection, else as is.
+    pub async fn request(
+        &self,
+        peer: Peer<'_>,
+        timeout: Duration,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Failed> {
+        if peer.identity.is_none() && request.version() != http::Version::HTTP_2 {
+            return self.http1.request(&self.dialer, peer.application, timeout, request).await;
+        }
+        let channel = match self.channel(peer, timeout).await {
+            Ok(channel) => channel,
+            Err(error) => return Err(Failed { error: error.into(), request: Some(Box::new(request)) }),
+        };
+        if peer.identity.is_some() {
+            let port = http::HeaderValue::from(peer.application.port());
+            let version = if request.version() == http::Version::HTTP_2 { "2" } else { "1" };
+            request.headers_mut().insert(headers::FSM_PORT, port);
+            request.headers_mut().insert(headers::FSM_HTTP_VERSION, http::HeaderValue::from_static(version));
+        }
+        channel.request(request, peer.application).await
+    }
+
+    /// Opens a CONNECT tunnel to the application behind a mesh peer.
+    pub async fn tunnel(&self, peer: Peer<'_>, timeout: Duration, upgrade: bool) -> Result<Tunnel, UpstreamError> {
+        let channel = self.channel(peer, timeout).await?;
+        let mut request = Request::builder().method(Method::CONNECT).uri(peer.application.to_string());
+        if upgrade {
+            request = request.header(headers::FSM_UPGRADE, "1");
+        }
+        let request = request.body(()).map_err(|_| DialError::Address(peer.application))?;
+        channel.connect(request, peer.application).await
+    }
+
+    /// A plain TCP connection.
+    pub async fn tcp(&self, address: SocketAddr, timeout: Duration) -> Result<tokio::net::TcpStream, DialError> {
+        self.dialer.tcp(address, timeout).await
+    }
+
+    async fn channel(&self, peer: Peer<'_>, timeout: Duration) -> Result<http2::Channel, DialError> {
+        let address = match peer.identity {
+            Some(_) => SocketAddr::new(peer.application.ip(), self.mesh_port),
+            None => peer.application,
+        };
+        self.http2.channel(&self.dialer, address, peer.identity, timeout).await
+    }
+
+    /// Closes what has been idle for long; to be called now and then.
+    pub fn tidy(&self) {
+        self.http1.tidy();
+        self.http2.tidy();
+    }
+}
