@@ -16,14 +16,15 @@ use super::app::{self, describe};
 use super::client::{collect, connect1, connect2, fetch, get};
 use super::mesh::Mesh;
 
+type Piece = Result<Frame<Bytes>, hyper::Error>;
+
 /// A request body that the test feeds piece by piece.
-fn fed()
--> (mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>, StreamBody<ReceiverStream<Result<Frame<Bytes>, hyper::Error>>>) {
+fn fed() -> (mpsc::Sender<Piece>, StreamBody<ReceiverStream<Piece>>) {
     let (feed, body) = mpsc::channel(1);
     (feed, StreamBody::new(ReceiverStream::new(body)))
 }
 
-fn data(text: &'static str) -> Result<Frame<Bytes>, hyper::Error> {
+fn data(text: &'static str) -> Piece {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
