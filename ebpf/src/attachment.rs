@@ -160,7 +160,7 @@ impl Registered {
 
     fn find_listeners(&self, proxy_cgroup: &Cgroup) -> Result<(), InterceptError> {
         let found = listeners::of_cgroup(&proxy_cgroup.path, self.netns)
-            .map_err(|source| InterceptError::Listeners { cgroup: proxy_cgroup.path.clone(), source })?;
+            .map_err(|source| InterceptError::listeners(&proxy_cgroup.path, source))?;
         self.shared.tables().add_listeners(&found)
     }
 

@@ -1,7 +1,10 @@
 //! Why interception is not possible, and what to do about it.
 
 use aya::{EbpfError, maps::MapError, programs::ProgramError};
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// A failure to load, attach or change interception. What it was about is left as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,9 @@ pub enum InterceptError {
     /// A table is full.
     #[error("no room for more {what}: at most {limit} on one node")]
     TableFull { what: &'static str, limit: u32 },
+    /// The process may not open more files.
+    #[error("no file descriptors left for {what}: an intercepted pod holds nine; raise the limit (ulimit -n)")]
+    NoDescriptors { what: String },
     /// The embedded objects and this kernel do not fit.
     #[error("loading the eBPF programs: {0}")]
     Load(#[source] Box<EbpfError>),
@@ -90,6 +96,10 @@ fn is_refusal(code: Option<i32>) -> bool {
     matches!(code, Some(libc::EPERM | libc::EACCES))
 }
 
+fn is_exhausted(code: Option<i32>) -> bool {
+    matches!(code, Some(libc::EMFILE | libc::ENFILE))
+}
+
 impl InterceptError {
     pub(crate) fn load(source: EbpfError) -> Self {
         match errno(&source) {
@@ -97,6 +107,7 @@ impl InterceptError {
                 what: "loading eBPF programs and tables".into(),
                 source: io::Error::from_raw_os_error(code),
             },
+            code if is_exhausted(code) => Self::NoDescriptors { what: "eBPF programs and tables".into() },
             _ => Self::Load(Box::new(source)),
         }
     }
@@ -108,8 +119,16 @@ impl InterceptError {
                 what: format!("eBPF program {program}"),
                 source: io::Error::from_raw_os_error(code),
             },
+            code if is_exhausted(code) => Self::NoDescriptors { what: format!("eBPF program {program}") },
             _ => Self::Program { program, source: Box::new(source) },
         }
+    }
+
+    pub(crate) fn listeners(cgroup: &Path, source: io::Error) -> Self {
+        if is_exhausted(source.raw_os_error()) {
+            return Self::NoDescriptors { what: format!("looking at the processes of {}", cgroup.display()) };
+        }
+        Self::Listeners { cgroup: cgroup.to_owned(), source }
     }
 
     pub(crate) fn map(table: &'static str, source: MapError) -> Self {

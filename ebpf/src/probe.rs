@@ -12,7 +12,12 @@ use aya::{
     programs::{CgroupAttachMode, CgroupSockAddr, CgroupSockopt, ProgramError, SkLookup, SockOps},
 };
 use serde::Serialize;
-use std::{fmt, fs::File, path::PathBuf};
+use std::{
+    fmt,
+    fs::File,
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 /// One thing interception needs of the kernel.
 #[derive(Clone, Debug, Serialize)]
@@ -133,7 +138,9 @@ struct ScratchCgroup {
 impl ScratchCgroup {
     fn new() -> Result<Self, InterceptError> {
         let mount = cgroup::mount_point()?;
-        let path = mount.join(format!("fsm-probe-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = mount.join(format!("fsm-probe-{}-{number}", std::process::id()));
         let refuse = |e: std::io::Error| match e.raw_os_error() {
             Some(libc::EPERM | libc::EACCES | libc::EROFS) => {
                 InterceptError::NotPermitted { what: format!("making the cgroup {}", path.display()), source: e }

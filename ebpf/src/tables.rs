@@ -243,3 +243,48 @@ fn full(table: &'static str, what: &'static str, limit: u32, error: MapError) ->
 
 /// The tables that every object uses.
 pub(crate) const SHARED: [&str; 4] = ["PODS", "COUNTERS", "PORTS", "LISTENERS"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(key: &RangeKey) -> Vec<u8> {
+        let words = [key.rules, key.family].into_iter().chain(key.address);
+        words.flat_map(u32::to_ne_bytes).collect()
+    }
+
+    /// As the kernel's longest-prefix trie compares, from the first bit of the first byte on.
+    fn matches((bits, key): (u32, RangeKey), looked_up: &RangeKey) -> bool {
+        let (key, looked_up) = (bytes(&key), bytes(looked_up));
+        (0..bits as usize).all(|bit| (key[bit / 8] ^ looked_up[bit / 8]) & (0x80 >> (bit % 8)) == 0)
+    }
+
+    fn addresses() -> impl Strategy<Value = IpAddr> {
+        prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+    }
+
+    fn range(address: IpAddr, prefix: u8) -> IpNet {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new(address, prefix % (longest + 1)).unwrap().trunc()
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_matches_the_addresses_it_contains_and_no_others(
+            base in addresses(), prefix in any::<u8>(), other in addresses(), flipped in 0..128usize,
+        ) {
+            let range = range(base, prefix);
+            // One bit away from the base: sometimes inside, sometimes just outside.
+            let near = match base {
+                IpAddr::V4(v4) => IpAddr::from((u32::from(v4) ^ 1 << (flipped % 32)).to_be_bytes()),
+                IpAddr::V6(v6) => IpAddr::from((u128::from(v6) ^ 1 << flipped).to_be_bytes()),
+            };
+            for address in [base, near, other] {
+                let (_, looked_up) = range_key(7, address.into());
+                prop_assert_eq!(matches(range_key(7, range), &looked_up), range.contains(&address));
+                prop_assert!(!matches(range_key(8, range), &looked_up), "rules of another number never match");
+            }
+        }
+    }
+}

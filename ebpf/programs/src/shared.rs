@@ -13,7 +13,7 @@ pub static PODS: HashMap<u64, PodEntry, 4096> = HashMap::new();
 
 /// Counters by netns cookie.
 #[btf_map]
-pub static COUNTERS: PerCpuHashMap<u64, Counters, 4096> = PerCpuHashMap::new();
+pub static COUNTERS: PerCpuHashMap<u64, Counters, 4096, { BPF_F_NO_PREALLOC as usize }> = PerCpuHashMap::new();
 
 /// Excluded ports.
 #[btf_map]
@@ -23,10 +23,19 @@ pub static PORTS: HashMap<PortKey, u8, 262144, { BPF_F_NO_PREALLOC as usize }> =
 #[btf_map]
 pub static LISTENERS: SockHash<ListenerKey, 16384> = SockHash::new();
 
+/// What is known of the pod with this namespace.
+#[inline(always)]
+pub fn pod(netns: u64) -> Option<PodEntry> {
+    // SAFETY: the entry stays readable while this program runs. An update puts a new entry in its place and leaves the
+    // old one to be used again some time later; it is copied at once so that nothing is read from it then.
+    unsafe { PODS.get(&netns).copied() }
+}
+
 #[inline(always)]
 pub fn count(netns: u64, counter: Counter) {
     if let Some(counters) = COUNTERS.get_ptr_mut(&netns) {
-        // SAFETY: the pointer is to this CPU's copy, and programs of one CPU do not run at the same time on it.
+        // SAFETY: the pointer is to this CPU's copy. A program that interrupts this one between reading and writing the
+        // same counter costs a count, no more.
         unsafe { (*counters)[counter as usize] += 1 }
     }
 }

@@ -1,6 +1,7 @@
 //! `fsm-interceptor`: interception on one node.
 
 use clap::Parser;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "fsm-interceptor", version, about)]
@@ -9,7 +10,13 @@ struct Cli {
     args: fsm_ebpf::cli::Args,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    fsm_ebpf::cli::main(Cli::parse().args)
+    match fsm_ebpf::cli::main(Cli::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fsm-interceptor: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -2,10 +2,10 @@
 
 use crate::{
     agent::Agent,
-    world::{PEER, POD, accept_from, at, world},
+    world::{Cgroups, PEER, POD, accept_from, at, new_netns, world},
 };
-use fsm_ebpf::{INBOUND_PORT, InterceptError, Interceptor, OUTBOUND_PORT, Rules};
-use std::os::fd::AsFd;
+use fsm_ebpf::{INBOUND_PORT, InterceptError, Interceptor, OUTBOUND_PORT, PodSpec, Rules};
+use std::{fs::File, os::fd::AsFd};
 
 #[test]
 fn detaching_leaves_nothing_and_attaching_again_finds_the_running_proxy() {
@@ -144,4 +144,32 @@ fn two_pods_of_one_interceptor_keep_their_own_rules() {
     drop(pod_one);
     accept_from(&proxy, &two.app.connect(at(PEER, 80)).unwrap());
     drop(pod_two);
+}
+
+#[test]
+fn many_pods_are_attached_at_once_and_detached() {
+    let Some(_world) = world() else { return };
+    let interceptor = Interceptor::load().unwrap();
+    let rules = Rules { outbound_port_exclusions: (1..=20).collect(), ..Rules::default() };
+    // Threads attach them at the same time, as a node's agent would after a restart.
+    let pods: Vec<_> = (0..32).map(|_| (new_netns(), Cgroups::new())).collect();
+    let attach = &|(netns, cgroups): &(File, Cgroups)| {
+        let (cgroup, proxy_cgroup) = (cgroups.pod(), cgroups.proxy());
+        let spec = PodSpec { netns: netns.as_fd(), cgroup, proxy_cgroup, rules: rules.clone(), fail_closed: true };
+        interceptor.attach(&spec).unwrap()
+    };
+    let attached: Vec<_> = std::thread::scope(|scope| {
+        let parts: Vec<_> =
+            pods.chunks(8).map(|part| scope.spawn(move || part.iter().map(attach).collect::<Vec<_>>())).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    });
+    // For each pod an entry, its counters and twenty ports.
+    assert_eq!(interceptor.table_entries(), 32 * 22);
+    // Pods may end before they are detached: their cgroups and namespaces go, and say so if they cannot.
+    for (netns, cgroups) in pods {
+        cgroups.remove().unwrap();
+        drop(netns);
+    }
+    drop(attached);
+    assert_eq!(interceptor.table_entries(), 0);
 }

@@ -5,20 +5,46 @@ use crate::{
     world::{PEER, PEER_FAR, PEER6, POD, accept_from, at, mapped, world},
 };
 use fsm_ebpf::{Interceptor, OUTBOUND_PORT, Rules};
-use nix::sys::socket::{getsockopt, sockopt};
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    os::fd::AsRawFd,
 };
 
-/// What a proxy behind iptables would ask.
+const IP6T_SO_ORIGINAL_DST: i32 = 80;
+
+/// What a proxy behind iptables would ask, and would be refused if nothing had been redirected.
 fn original_destination(accepted: &TcpStream) -> io::Result<SocketAddr> {
-    match getsockopt(accepted, sockopt::OriginalDst) {
-        Ok(v4) => Ok((Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)), u16::from_be(v4.sin_port)).into()),
-        Err(_) => {
-            let v6 = getsockopt(accepted, sockopt::Ip6tOriginalDst)?;
+    ask(accepted, libc::SOL_IP, libc::SO_ORIGINAL_DST).or_else(|_| ask(accepted, libc::SOL_IPV6, IP6T_SO_ORIGINAL_DST))
+}
+
+/// With room for any address, as libraries give; the answer must be just as long as its own kind.
+#[expect(unsafe_code, reason = "no wrapper returns the length of the answer")]
+fn ask(accepted: &TcpStream, level: i32, option: i32) -> io::Result<SocketAddr> {
+    // SAFETY: all zeros is a valid value of this plain structure.
+    let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of_val(&storage) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to `storage`.
+    let asked =
+        unsafe { libc::getsockopt(accepted.as_raw_fd(), level, option, (&raw mut storage).cast(), &raw mut length) };
+    if asked != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the storage is aligned and large enough for both structures.
+    let (v4, v6) = unsafe {
+        (*(&raw const storage).cast::<libc::sockaddr_in>(), *(&raw const storage).cast::<libc::sockaddr_in6>())
+    };
+    match i32::from(storage.ss_family) {
+        libc::AF_INET => {
+            assert_eq!(length as usize, size_of_val(&v4));
+            Ok((Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr)), u16::from_be(v4.sin_port)).into())
+        }
+        libc::AF_INET6 => {
+            assert_eq!(length as usize, size_of_val(&v6));
+            assert_eq!((v6.sin6_flowinfo, v6.sin6_scope_id), (0, 0));
             Ok((Ipv6Addr::from(v6.sin6_addr.s6_addr), u16::from_be(v6.sin6_port)).into())
         }
+        family => panic!("an answer of family {family}"),
     }
 }
 
@@ -110,6 +136,33 @@ fn the_proxys_own_connections_go_direct() {
 }
 
 #[test]
+fn a_connection_nobody_redirected_has_no_original_destination() {
+    let Some(world) = world() else { return };
+    let _pod = world.intercept(Rules::default());
+    let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
+    // The application dials the proxy itself.
+    let client = world.app.connect(at("127.0.0.1", OUTBOUND_PORT)).unwrap();
+    let accepted = accept_from(&proxy, &client);
+    assert!(original_destination(&accepted).is_err());
+    assert_eq!(client.peer_addr().unwrap(), at("127.0.0.1", OUTBOUND_PORT));
+}
+
+#[test]
+fn other_socket_options_pass_untouched() {
+    use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+    let Some(world) = world() else { return };
+    let _pod = world.intercept(Rules::default());
+    let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
+    let client = world.app.connect(at(PEER, 80)).unwrap();
+    let accepted = accept_from(&proxy, &client);
+    setsockopt(&accepted, sockopt::Ipv4Tos, &0x10).unwrap();
+    assert_eq!(getsockopt(&accepted, sockopt::Ipv4Tos).unwrap(), 0x10);
+    assert!(getsockopt(&accepted, sockopt::KeepAlive).is_ok());
+    // A destination of the other family is not the answer to this question.
+    ask(&accepted, libc::SOL_IPV6, IP6T_SO_ORIGINAL_DST).unwrap_err();
+}
+
+#[test]
 fn rules_decide_what_is_captured_and_change_while_the_pod_runs() {
     let Some(world) = world() else { return };
     let mut pod = world.intercept(Rules::default());
@@ -190,7 +243,9 @@ fn without_a_proxy_connections_are_refused_or_go_direct_as_configured() {
                 accept_from(&server, &world.app.connect(at(PEER, 80)).unwrap());
             }
         };
+        let entries = interceptor.table_entries();
         without_proxy();
+        assert_eq!(interceptor.table_entries(), entries, "nothing is remembered of a refused connection");
         let proxy = world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT));
         accept_from(&proxy, &world.app.connect(at(PEER, 80)).unwrap());
         drop(proxy);

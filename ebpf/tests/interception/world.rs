@@ -78,9 +78,10 @@ impl World {
         }
     }
 
-    /// Intercepts the pod with programs of its own.
+    /// Intercepts the pod, refusing connections without a proxy, with programs that tests share.
     pub fn intercept(&self, rules: Rules) -> PodAttachment {
-        Interceptor::load().unwrap().attach(&self.spec(rules, true)).unwrap()
+        static SHARED: OnceLock<Interceptor> = OnceLock::new();
+        SHARED.get_or_init(|| Interceptor::load().unwrap()).attach(&self.spec(rules, true)).unwrap()
     }
 }
 
@@ -103,7 +104,7 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
         let mount = mounts.lines().find(|l| l.split(' ').nth(2) == Some("cgroup2")).unwrap().split(' ').nth(1).unwrap();
@@ -137,13 +138,18 @@ impl Cgroups {
     }
 }
 
+impl Cgroups {
+    pub fn remove(&self) -> std::io::Result<()> {
+        let dirs = [self.app(), self.proxy(), self.next_proxy(), self.pod(), self.outside(), self.root.clone()];
+        dirs.iter().try_for_each(fs::remove_dir)
+    }
+}
+
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        let pod = self.pod();
-        for dir in [self.app(), self.proxy(), self.next_proxy(), pod, self.outside(), self.root.clone()] {
-            if let Err(error) = fs::remove_dir(&dir) {
-                eprintln!("{} stays behind: {error}", dir.display());
-            }
+        match self.remove() {
+            Err(error) if self.root.exists() => eprintln!("{} stays behind: {error}", self.root.display()),
+            _ => {}
         }
     }
 }
@@ -159,7 +165,7 @@ pub fn inside<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-fn new_netns() -> File {
+pub fn new_netns() -> File {
     std::thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         // Addresses are usable at once, without asking the neighbours first.

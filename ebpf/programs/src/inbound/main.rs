@@ -26,7 +26,7 @@ use aya_ebpf::{
     programs::SkLookupContext,
 };
 use core::ptr::addr_of;
-use shared::{LISTENERS, PODS, count, port_excluded};
+use shared::{LISTENERS, count, pod, port_excluded};
 
 const SK_PASS: u32 = 1;
 const SK_DROP: u32 = 0;
@@ -46,8 +46,7 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
         let lookup = ctx.lookup;
         ((*lookup).protocol, (*lookup).family as u16, (*lookup).local_port as u16, from_inside(lookup))
     };
-    // SAFETY: entries are replaced, never written in place, and stay readable while this program runs.
-    let Some(pod) = (unsafe { PODS.get(&netns) }) else { return SK_PASS };
+    let Some(pod) = pod(netns) else { return SK_PASS };
     if protocol != IPPROTO_TCP {
         return SK_PASS;
     }
@@ -61,7 +60,7 @@ pub fn inbound(ctx: SkLookupContext) -> u32 {
     if port == MESH_PORT || port == METRICS_PORT || (port >= PROBE_PORTS.0 && port <= PROBE_PORTS.1) {
         return SK_PASS;
     }
-    if port_excluded(pod, INBOUND, port) {
+    if port_excluded(&pod, INBOUND, port) {
         count(netns, Counter::InboundExcluded);
         return SK_PASS;
     }

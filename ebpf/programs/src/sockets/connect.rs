@@ -6,7 +6,7 @@ use crate::{
         PodEntry, RANGE_KEY_FIXED_BITS, RangeKey,
     },
     address,
-    shared::{LISTENERS, PODS, count, port_excluded},
+    shared::{LISTENERS, count, pod, port_excluded},
     storage::{self, MEANT},
 };
 use aya_ebpf::{
@@ -70,7 +70,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     PROCEED
 }
 
-/// Says whether to redirect the connection, and has remembered its destination on the socket if so.
+/// Says whether to redirect the connection, and has remembered its destination on the socket if it goes to the proxy.
 ///
 /// # Safety
 /// `addr` is the context of a connect program.
@@ -82,37 +82,46 @@ unsafe fn captured(addr: *mut bpf_sock_addr, meant: Destination) -> bool {
             return false;
         }
         let netns = bpf_get_netns_cookie(addr.cast());
-        let Some(pod) = PODS.get(&netns) else { return false };
-        if wanted(netns, pod, &meant) && storage::put(&MEANT, sk, &meant) {
-            return true;
+        let Some(pod) = pod(netns) else { return false };
+        let way = way(netns, &pod, &meant);
+        if matches!(way, Way::Proxy) {
+            // Without memory to remember it the proxy learns no destination, and closes the connection.
+            return storage::put(&MEANT, sk, &meant) || pod.flags & FAIL_CLOSED != 0;
         }
         // The socket may carry the destination of an earlier attempt that failed.
         storage::forget(&MEANT, sk);
-        false
+        matches!(way, Way::Nowhere)
     }
 }
 
+/// Where a connection goes.
+enum Way {
+    Direct,
+    Proxy,
+    /// To the proxy's port while nobody listens there, so that the kernel refuses it.
+    Nowhere,
+}
+
 #[inline(always)]
-fn wanted(netns: u64, pod: &PodEntry, meant: &Destination) -> bool {
+fn way(netns: u64, pod: &PodEntry, meant: &Destination) -> Way {
     if stays_here(meant) {
-        return false;
+        return Way::Direct;
     }
     // SAFETY: the helper takes no arguments and always has a current task under `connect(2)`.
     if unsafe { bpf_get_current_cgroup_id() } == pod.proxy_cgroup {
         count(netns, Counter::OutboundExempt);
-        return false;
+        return Way::Direct;
     }
     if excluded(pod, meant) {
         count(netns, Counter::OutboundExcluded);
-        return false;
+        return Way::Direct;
     }
     if !proxy_listens(netns, meant.family) {
         count(netns, Counter::OutboundWithoutProxy);
-        // Redirected all the same when failing closed: with nobody at the proxy's port the connection is refused.
-        return pod.flags & FAIL_CLOSED != 0;
+        return if pod.flags & FAIL_CLOSED != 0 { Way::Nowhere } else { Way::Direct };
     }
     count(netns, Counter::OutboundRedirected);
-    true
+    Way::Proxy
 }
 
 /// Loopback, the unspecified address (which the kernel takes for loopback), and IPv6 link-local addresses, which mean
