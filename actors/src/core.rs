@@ -4,10 +4,12 @@
 //! which a batch ended; as a configuration depends on nothing but the records up to its seq, a replay can compute the one of
 //! any seq, whatever batches there were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use fsm_proxy_config::{ConfigSet, Digest};
-use fsm_store::{Record, Seq};
+use fsm_store::{EventLog, Record, Seq};
+use futures::StreamExt;
 
 use crate::catalog::{Catalog, Delta, ObjectName};
 use crate::concern::certs::Certs;
@@ -27,7 +29,14 @@ pub struct Core {
     pub(crate) splits: Splits,
     pub(crate) injection: Injection,
     pub(crate) publisher: Publisher,
+    /// Records that single state machines leave out.
+    pub(crate) skips: Skips,
+    /// The state machine and record at work, to know after a panic whose it was.
+    at_work: Option<(&'static str, Seq)>,
 }
+
+/// Records that a state machine leaves out because they make it panic: its name and the seq.
+pub type Skips = BTreeSet<(&'static str, Seq)>;
 
 /// What one record did.
 #[derive(Clone, Debug, Default)]
@@ -60,16 +69,34 @@ impl Core {
 
     /// Applies one record, and says what it did; updates of followed proxies wait for [`Core::apply`].
     pub fn apply_one(&mut self, record: &Record) -> Effect {
-        let fact = read(record);
-        let delta = self.catalog.apply(record.seq, &fact);
-        let step = Step { seq: record.seq, fact: &fact, catalog: &self.catalog, delta: &delta };
+        let seq = record.seq;
+        let fact = if self.begin(CATALOG, seq) { read(record) } else { left_out(record) };
+        let delta = self.catalog.apply(seq, &fact);
+        let mut changes = Vec::new();
         // The order of the concerns is part of what a replay repeats.
-        let mut changes = self.certs.apply(&step);
-        changes.extend(self.routes.apply(&step));
-        changes.extend(self.splits.apply(&step));
-        changes.extend(self.injection.apply(&step));
-        self.publisher.apply(record.seq, &self.catalog, &delta, changes.clone(), record.entry.trace);
+        if self.begin(Certs::NAME, seq) {
+            changes.extend(self.certs.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
+        }
+        if self.begin(Routes::NAME, seq) {
+            changes.extend(self.routes.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
+        }
+        if self.begin(Splits::NAME, seq) {
+            changes.extend(self.splits.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
+        }
+        if self.begin(Injection::NAME, seq) {
+            changes.extend(self.injection.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
+        }
+        if self.begin(PUBLISHER, seq) {
+            self.publisher.apply(seq, &self.catalog, &delta, changes.clone(), record.entry.trace);
+        }
+        self.at_work = None;
         Effect { delta, changes }
+    }
+
+    /// Notes who is at work on what; false if this record is to be left out.
+    fn begin(&mut self, machine: &'static str, seq: Seq) -> bool {
+        self.at_work = Some((machine, seq));
+        !self.skips.contains(&(machine, seq))
     }
 
     /// The last record that was applied.
@@ -102,6 +129,11 @@ impl Core {
         self.publisher.all_proxies().map(|(proxy, _)| proxy)
     }
 
+    /// Records that single state machines leave out because they panic at them.
+    pub fn skips(&self) -> &Skips {
+        &self.skips
+    }
+
     /// A digest of every state machine, by its name.
     pub fn digests(&self) -> BTreeMap<String, Digest> {
         [
@@ -122,12 +154,47 @@ pub(crate) const CATALOG: &str = "catalog";
 /// The name of the publisher in state digests, logs and metrics.
 pub(crate) const PUBLISHER: &str = "publisher";
 
+/// The names of the concerns, in the order in which they are applied.
+pub(crate) const CONCERNS: [&str; 4] = [Certs::NAME, Routes::NAME, Splits::NAME, Injection::NAME];
+
 /// The fact of a record. One that cannot be read changes nothing, in every process alike.
 pub(crate) fn read(record: &Record) -> Fact {
     Fact::parse(&record.entry).unwrap_or_else(|error: InvalidFact| {
         tracing::error!(seq = record.seq.0, %error, "record ignored");
-        Fact::Unknown { topic: record.entry.topic.clone() }
+        left_out(record)
     })
+}
+
+/// What stands for a record that the catalog leaves out.
+pub(crate) fn left_out(record: &Record) -> Fact {
+    Fact::Unknown { topic: record.entry.topic.clone() }
+}
+
+/// The state after all records up to and including `upto`.
+///
+/// A record that makes a state machine panic is left out for that state machine, as in the running control plane; which ones
+/// these are is in the core that comes back. `skips` are known already.
+pub async fn rebuild(log: &dyn EventLog, upto: Seq, mut skips: Skips) -> Result<Core, fsm_store::Error> {
+    'again: loop {
+        let mut core = Core { skips: skips.clone(), ..Core::default() };
+        let mut batches = log.read(Seq::ZERO);
+        while let Some(batch) = batches.next().await {
+            for record in batch?.iter() {
+                if record.seq > upto {
+                    return Ok(core);
+                }
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| core.apply_one(record))) {
+                    let Some((machine, seq)) = core.at_work else { resume_unwind(panic) };
+                    if !skips.insert((machine, seq)) {
+                        resume_unwind(panic);
+                    }
+                    tracing::error!(actor = machine, seq = seq.0, "record left out: it makes this state machine panic");
+                    continue 'again;
+                }
+            }
+        }
+        return Ok(core);
+    }
 }
 
 #[cfg(test)]

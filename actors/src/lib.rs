@@ -3,12 +3,26 @@
 //! [`Fact`]s go into the log; [`Core`] computes from it, record by record, what every proxy is told. [`ControlPlane`] runs the
 //! same state machines as supervised actors and streams the outcome; [`replay`] runs them on the past.
 
+pub mod admission;
+pub mod ca;
 pub mod catalog;
 pub mod concern;
+pub mod control_plane;
 pub mod core;
+pub mod debug;
 pub mod fact;
+mod facts;
+pub mod metrics;
 pub mod publish;
 pub mod replay;
+pub mod serve;
+pub mod shell;
+mod span;
+pub mod telemetry;
+mod trace;
+pub mod watch;
 
+pub use control_plane::ControlPlane;
 pub use core::Core;
 pub use fact::Fact;
+pub use facts::FactSink;

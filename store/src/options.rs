@@ -21,7 +21,7 @@ pub enum Durability {
     Power,
 }
 
-/// What opening does when the end of the log is damaged.
+/// What opening does when the log is damaged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDamage {
     /// Refuse with [`Error::Damaged`](crate::Error::Damaged). Nothing is changed.
@@ -29,7 +29,8 @@ pub enum OnDamage {
     Refuse,
     /// Open what is before the damage, for reading only. Nothing is changed.
     ReadIntact,
-    /// Move the first damaged frame and all after it to files in `aside/`, and go on after the last seq that was ever given.
+    /// Check all frames, not only the end. Move the first damaged one and all after it to files in `aside/`, and go on after the last
+    /// seq that was ever given.
     PutAside,
 }
 

@@ -3,6 +3,7 @@
 //! [`Catalog::apply`] takes one fact and says what changed. A clone is a version: it shares all that does not change, costs a few
 //! pointers, and stays as it is while the original moves on.
 
+mod actor;
 mod delta;
 mod index;
 mod map;
@@ -22,6 +23,7 @@ use fsm_store::Seq;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+pub use actor::{Applied, AppliedStep, Batch, CatalogActor, CatalogMachine};
 pub use delta::{Changed, ChangedByName, Delta};
 pub use index::{Index, Relation};
 pub use map::PersistentMap;

@@ -6,10 +6,9 @@
 pub mod certs;
 pub mod injection;
 pub mod message;
-
 mod resources;
 pub mod routes;
-
+mod shell;
 pub mod splits;
 
 use bytes::Bytes;
@@ -18,6 +17,7 @@ use fsm_store::Seq;
 
 pub use resources::Resources;
 pub(crate) use resources::hash_told;
+pub use shell::{ConcernActor, ConcernDone, ConcernMachine, FromCore};
 
 use crate::catalog::{Audience, Catalog, Delta, ObjectName};
 use crate::fact::Fact;

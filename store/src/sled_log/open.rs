@@ -26,7 +26,10 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
         HeadFile::open(dir).map_err(|error| Error::io(format!("read {}", dir.join("HEAD").display()), error))?;
     let mut store = Store::open(Arc::clone(&place), options.cache_bytes)?;
 
-    let (last, found) = check_end(&store, said, place.new)?;
+    let (last, mut found) = check_end(&store, said, place.new)?;
+    if found.is_none() && options.on_damage == OnDamage::PutAside {
+        found = store.walk(|_| ())?.damages.into_iter().next();
+    }
     let (last, head) = match (found, options.on_damage) {
         (None, _) => {
             let given = said.map_or(last.seq, |head| head.given.max(last.seq));

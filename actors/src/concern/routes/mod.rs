@@ -1,7 +1,9 @@
 //! Who can be reached and how, and what servers allow.
 
+mod actor;
 mod state;
 #[cfg(test)]
 mod tests;
 
+pub use actor::RoutesActor;
 pub use state::Routes;

@@ -96,6 +96,12 @@ async fn damage_in_the_middle_is_found_by_reading_and_by_verify() {
     let summary = log.verify(|_| ()).unwrap();
     assert!(matches!(&summary.damages[..], [Damage::Frame { first_seq: Seq(4), .. }]), "{:?}", summary.damages);
     assert_eq!(summary.records, 9);
+    drop(log);
+
+    let log = SledLog::open(dir.path(), with(OnDamage::PutAside)).unwrap();
+    assert_eq!(log.append(numbered([13])).await.unwrap(), Seq(13));
+    assert_eq!(seqs(&all(log.read(START)).await.unwrap()), [1, 2, 3, 13]);
+    assert_eq!(log.verify(|_| ()).unwrap().damages, []);
 }
 
 #[tokio::test]

@@ -1,0 +1,16 @@
+//! Webhooks: the API server asks before it takes a pod (inject) or one of the mesh's own objects (validate).
+
+mod register;
+mod review;
+mod service;
+mod validate;
+
+pub use register::{RegisterError, register};
+pub use review::{AdmissionRequest, AdmissionResponse, AdmissionReview, ReviewError};
+pub use service::WebhookService;
+pub use validate::ValidationWebhook;
+
+/// Path of the mutating webhook.
+pub const INJECT_PATH: &str = "/mutate-pod-creation";
+/// Path of the validating webhook.
+pub const VALIDATE_PATH: &str = "/validate";

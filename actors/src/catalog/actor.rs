@@ -1,0 +1,106 @@
+//! The catalog as an actor: it takes batches from the log, and gives every concern the same versions.
+
+use std::sync::Arc;
+
+use actix::{Addr, Recipient};
+use fsm_proxy_config::Digest;
+use fsm_store::{Record, RecordBatch, Seq, TraceContext};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Catalog, Delta};
+use crate::core::{CATALOG, Core};
+use crate::fact::Fact;
+use crate::publish::PublisherActor;
+use crate::shell::{Machine, Shell, Work};
+
+/// The actor.
+pub type CatalogActor = Shell<CatalogMachine>;
+
+/// A batch from the log.
+pub struct Batch {
+    pub records: RecordBatch,
+    /// Given back when the batch is published: bounds how many are under way.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// A batch as all others get it.
+pub struct Applied {
+    /// One for each record.
+    pub steps: Vec<AppliedStep>,
+    /// The digest of the catalog after the last record, if state digests are due; then everybody adds theirs.
+    pub digest: Option<Digest>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Applied {
+    /// The last record of the batch.
+    pub fn last(&self) -> Seq {
+        self.steps.last().map_or(Seq::ZERO, |step| step.seq)
+    }
+}
+
+/// One record, with the catalog as of it.
+pub struct AppliedStep {
+    pub seq: Seq,
+    pub fact: Fact,
+    pub catalog: Catalog,
+    pub delta: Delta,
+    pub trace: TraceContext,
+}
+
+/// The catalog, and whom it tells.
+pub struct CatalogMachine {
+    pub catalog: Catalog,
+    pub concerns: Vec<Recipient<Work<Arc<Applied>>>>,
+    pub publisher: Addr<PublisherActor>,
+    /// State digests are due each time this many records have passed.
+    pub digest_every: u64,
+}
+
+impl CatalogMachine {
+    fn step(&mut self, record: &Record, fact: Fact) -> AppliedStep {
+        let delta = self.catalog.apply(record.seq, &fact);
+        AppliedStep { seq: record.seq, fact, catalog: self.catalog.clone(), delta, trace: record.entry.trace }
+    }
+
+    fn digest_is_due(&self, steps: &[AppliedStep]) -> bool {
+        match (steps.first(), steps.last()) {
+            (Some(first), Some(last)) => (first.seq.0 - 1) / self.digest_every != last.seq.0 / self.digest_every,
+            _ => false,
+        }
+    }
+}
+
+impl Machine for CatalogMachine {
+    const NAME: &'static str = CATALOG;
+    type Job = Batch;
+    type Output = AppliedStep;
+
+    fn seqs(batch: &Batch) -> Vec<Seq> {
+        batch.records.iter().map(|record| record.seq).collect()
+    }
+
+    fn apply(&mut self, batch: &Batch, index: usize) -> AppliedStep {
+        let record = &batch.records[index];
+        let _span = crate::span::child("catalog", &record.entry.trace, record.seq);
+        self.step(record, crate::core::read(record))
+    }
+
+    fn pass_over(&mut self, batch: &Batch, index: usize) -> AppliedStep {
+        let record = &batch.records[index];
+        self.step(record, crate::core::left_out(record))
+    }
+
+    fn finish(&mut self, batch: Batch, steps: Vec<AppliedStep>) {
+        let digest = self.digest_is_due(&steps).then(|| self.catalog.digest());
+        let applied = Arc::new(Applied { steps, digest, _permit: batch.permit });
+        for concern in &self.concerns {
+            concern.do_send(Work(applied.clone()));
+        }
+        self.publisher.do_send(crate::publish::Part::Batch(applied));
+    }
+
+    fn restore(&mut self, core: Core) {
+        self.catalog = core.catalog;
+    }
+}

@@ -1,0 +1,215 @@
+//! Starting a process in a container's namespaces and cgroup.
+//!
+//! Each process has a thread of ours for as long as it runs. The thread puts itself into the container's namespaces, starts
+//! the process, which inherits them, and waits for it. Because the process asks for SIGKILL when that thread ends, it cannot
+//! outlive this program, however this program ends.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, setsid};
+use tokio::sync::oneshot;
+
+use super::cgroup::{Cgroup, CgroupError};
+use super::rootfs::{self, RootError, RootSpec};
+use crate::net::Netns;
+
+/// In which file system a process starts.
+#[derive(Debug, Clone)]
+pub enum Root {
+    /// One of its own.
+    New(RootSpec),
+    /// That of a running process (for `exec`).
+    Of { pid: i32 },
+}
+
+/// Everything needed to start a process.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Program and arguments; not empty.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: BTreeMap<String, String>,
+    pub cwd: Option<PathBuf>,
+    pub user: Option<u32>,
+    pub group: Option<u32>,
+    pub root: Root,
+    pub netns: Netns,
+    pub cgroup: Cgroup,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error(
+        "command \"{command}\" was not found in the container (PATH={path}); local containers run the programs of this \
+         machine: install it here, or give a command that exists"
+    )]
+    NoCommand { command: String, path: String },
+    #[error("command \"{0}\" is not executable")]
+    NotExecutable(String),
+    #[error("working directory {0} does not exist in the container and could not be made: {1}")]
+    WorkingDir(PathBuf, #[source] io::Error),
+    #[error(transparent)]
+    Root(#[from] RootError),
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot start \"{command}\": {source}")]
+    Start { command: String, source: io::Error },
+    #[error("cannot {0}: {1}")]
+    Thread(&'static str, #[source] io::Error),
+}
+
+/// A started process. Unless its output is taken, it is lost when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    pub pid: i32,
+    output: Option<(OwnedFd, OwnedFd)>,
+    exit: oneshot::Receiver<Exit>,
+    known: Option<Exit>,
+}
+
+impl Process {
+    /// The read ends of standard output and standard error, once.
+    pub fn take_output(&mut self) -> Option<(OwnedFd, OwnedFd)> {
+        self.output.take()
+    }
+
+    /// Resolves when the process has ended, and again whenever asked. Safe to cancel.
+    pub async fn ended(&mut self) -> Exit {
+        if let Some(exit) = self.known {
+            return exit;
+        }
+        let exit = (&mut self.exit).await.unwrap_or(Exit { code: 255, signal: None });
+        self.known = Some(exit);
+        exit
+    }
+
+    /// Sends a signal, unless the process is known to have ended.
+    pub fn signal(&self, signal: Signal) {
+        if self.known.is_none() {
+            nix::sys::signal::kill(Pid::from_raw(self.pid), signal).ok();
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit code, or 128 + the signal's number.
+    pub code: i32,
+    pub signal: Option<i32>,
+}
+
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        let signal = status.signal();
+        Self { code: status.code().unwrap_or_else(|| 128 + signal.unwrap_or(0)), signal }
+    }
+}
+
+/// Starts a process and returns once it runs.
+pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
+    let (report, started) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("fsm-container".into());
+    thread
+        .spawn(move || {
+            let mut child = match start(&spec) {
+                Ok(child) => child,
+                Err(error) => {
+                    report.send(Err(error)).ok();
+                    return;
+                }
+            };
+            let (ended, exit) = oneshot::channel();
+            let output = child.stdout.take().zip(child.stderr.take()).map(|(out, err)| (out.into(), err.into()));
+            let pid = i32::try_from(child.id()).unwrap_or_default();
+            let process = Process { pid, output, exit, known: None };
+            report.send(Ok(process)).ok();
+            let status = child.wait().map(Exit::from);
+            // Nobody waits for the exit when the cluster is going down.
+            ended.send(status.unwrap_or(Exit { code: 255, signal: None })).ok();
+        })
+        .map_err(|e| LaunchError::Thread("start a thread for the container", e))?;
+    started
+        .await
+        .unwrap_or_else(|_| Err(LaunchError::Thread("start the container", io::Error::other("its thread ended"))))
+}
+
+fn start(spec: &Launch) -> Result<Child, LaunchError> {
+    let mut entrance = spec.cgroup.entrance()?;
+    setns(spec.netns.as_fd(), CloneFlags::CLONE_NEWNET)
+        .map_err(|e| LaunchError::Thread("enter the pod's network", e.into()))?;
+    match &spec.root {
+        Root::New(root) => rootfs::enter(root)?,
+        Root::Of { pid } => join(*pid).map_err(|e| LaunchError::Thread("enter the container", e))?,
+    }
+    let cwd = spec.cwd.clone().unwrap_or_else(|| "/".into());
+    fs::create_dir_all(&cwd).map_err(|e| LaunchError::WorkingDir(cwd.clone(), e))?;
+    let name = spec.argv.first().cloned().unwrap_or_default();
+    let program = find(&name, &spec.env, &cwd)?;
+    let mut command = Command::new(&program);
+    command.arg0(&name).args(spec.argv.iter().skip(1)).env_clear().envs(&spec.env).current_dir(&cwd);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(group) = spec.group {
+        command.gid(group);
+    }
+    if let Some(user) = spec.user {
+        command.uid(user);
+    }
+    let prepare = move || {
+        entrance.write_all(b"0")?;
+        // A session of its own: Ctrl-C at our terminal is for us, and pods are then ended in order.
+        setsid()?;
+        // After the change of user, which would clear it.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "the child must join its cgroup before it runs anything of the container's")]
+    // SAFETY: the closure runs between fork and exec; write, setsid and prctl are async-signal-safe and nothing allocates.
+    unsafe {
+        command.pre_exec(prepare);
+    }
+    command.spawn().map_err(|source| LaunchError::Start { command: name, source })
+}
+
+/// Moves the calling thread into the mount and host name namespaces of a process.
+fn join(pid: i32) -> io::Result<()> {
+    let open = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}"));
+    let (mounts, names) = (open("mnt")?, open("uts")?);
+    unshare(CloneFlags::CLONE_FS)?;
+    setns(names.as_fd(), CloneFlags::CLONE_NEWUTS)?;
+    setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
+    Ok(())
+}
+
+/// The file a command's name stands for, as seen from inside.
+fn find(name: &str, env: &BTreeMap<String, String>, cwd: &Path) -> Result<PathBuf, LaunchError> {
+    let path = env.get("PATH").cloned().unwrap_or_default();
+    let candidates: Vec<PathBuf> = if name.contains('/') {
+        vec![cwd.join(name)]
+    } else {
+        path.split(':').map(|dir| cwd.join(dir).join(name)).collect()
+    };
+    let mut exists = false;
+    for candidate in candidates {
+        match fs::metadata(&candidate) {
+            Ok(found) if found.is_file() && found.permissions().mode() & 0o111 != 0 => return Ok(candidate),
+            Ok(_) => exists = true,
+            Err(_) => {}
+        }
+    }
+    if exists {
+        Err(LaunchError::NotExecutable(name.to_owned()))
+    } else {
+        Err(LaunchError::NoCommand { command: name.to_owned(), path })
+    }
+}

@@ -1,0 +1,354 @@
+//! Containers' output: one file a run, each line with its time and stream (the CRI log format), and readers that follow it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use tokio::io::AsyncBufReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+/// A run's file is put aside when it has this size; the one put aside before is then lost.
+const ROTATE_BYTES: u64 = 10 << 20;
+/// Longer lines are cut into pieces of this size.
+const LINE_BYTES: usize = 16 << 10;
+
+/// What a reader wants.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Want {
+    pub follow: bool,
+    pub tail_lines: Option<usize>,
+    pub previous: bool,
+    pub timestamps: bool,
+    pub since: Option<SignedDuration>,
+    pub limit_bytes: Option<usize>,
+}
+
+/// The logs of one container, over its runs.
+#[derive(Debug)]
+pub struct ContainerLog {
+    dir: PathBuf,
+    progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Progress {
+    run: u32,
+    lines: u64,
+    /// The run has ended and all its output is written.
+    closed: bool,
+}
+
+/// Writes the output of one run.
+#[derive(Debug)]
+struct Writer {
+    path: PathBuf,
+    file: File,
+    size: u64,
+}
+
+impl ContainerLog {
+    pub fn new(dir: PathBuf) -> Self {
+        Self { dir, progress: watch::Sender::new(Progress::default()) }
+    }
+
+    fn path(&self, run: u32) -> PathBuf {
+        self.dir.join(format!("{run}.log"))
+    }
+
+    /// Begins the log of a run. Output is taken until both pipes are closed; the future resolves then.
+    pub fn begin(
+        self: &Arc<Self>,
+        run: u32,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    ) -> io::Result<impl Future<Output = ()> + Send + 'static + use<>> {
+        fs::create_dir_all(&self.dir)?;
+        if let Some(old) = run.checked_sub(2) {
+            // Only the current and the previous run can be asked for.
+            for path in [self.path(old), aside(&self.path(old))] {
+                fs::remove_file(path).ok();
+            }
+        }
+        let writer = Arc::new(Mutex::new(Writer::open(self.path(run))?));
+        let outputs =
+            [("stdout", pipe::Receiver::from_owned_fd(stdout)?), ("stderr", pipe::Receiver::from_owned_fd(stderr)?)];
+        self.progress.send_replace(Progress { run, lines: 0, closed: false });
+        let copies = outputs.map(|(stream, pipe)| copy(pipe, stream, Arc::clone(&writer), self.progress.clone()));
+        let progress = self.progress.clone();
+        Ok(async move {
+            futures::future::join_all(copies).await;
+            progress.send_modify(|p| p.closed = true);
+        })
+    }
+
+    /// The lines asked for, and with `follow` those to come until the run ends.
+    pub fn read(&self, want: Want) -> io::Result<BoxStream<'static, Bytes>> {
+        let mut progress = self.progress.subscribe();
+        let current = *progress.borrow_and_update();
+        let run = if want.previous {
+            let previous = current.run.checked_sub(1);
+            previous
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "previous terminated container not found"))?
+        } else {
+            current.run
+        };
+        let path = self.path(run);
+        let mut tail = Tail::open(&path)?;
+        let mut lines = read_all(&aside(&path))?;
+        lines.extend(tail.read()?);
+        let since = want.since.and_then(|age| Timestamp::now().checked_sub(age).ok());
+        lines.retain(|line| since.is_none_or(|since| line.time >= since));
+        if let Some(count) = want.tail_lines {
+            lines.drain(..lines.len().saturating_sub(count));
+        }
+        let shown: Vec<Bytes> = lines.iter().map(|line| line.show(want.timestamps)).collect();
+        let first = stream::iter(shown);
+        if !want.follow || want.previous {
+            return Ok(limit(first.boxed(), want.limit_bytes));
+        }
+        let rest = stream::unfold((progress, tail), move |(mut progress, mut tail)| async move {
+            loop {
+                let state = *progress.borrow_and_update();
+                let lines = tail.read().unwrap_or_default();
+                if !lines.is_empty() {
+                    let shown: Vec<Bytes> = lines.iter().map(|line| line.show(want.timestamps)).collect();
+                    return Some((stream::iter(shown), (progress, tail)));
+                }
+                if state.closed || state.run != run || progress.changed().await.is_err() {
+                    return None;
+                }
+            }
+        });
+        Ok(limit(first.chain(rest.flatten()).boxed(), want.limit_bytes))
+    }
+
+    /// Removes the files.
+    pub fn remove(&self) {
+        fs::remove_dir_all(&self.dir).ok();
+        self.progress.send_modify(|p| p.closed = true);
+    }
+}
+
+async fn copy(
+    pipe: pipe::Receiver,
+    stream: &'static str,
+    writer: Arc<Mutex<Writer>>,
+    progress: watch::Sender<Progress>,
+) {
+    let mut reader = tokio::io::BufReader::with_capacity(LINE_BYTES, pipe);
+    loop {
+        let chunk = match reader.fill_buf().await {
+            Ok(chunk) if !chunk.is_empty() => chunk,
+            _ => return,
+        };
+        // A line that is not whole yet waits in the buffer, unless the buffer is full.
+        let (used, partial) = match chunk.iter().rposition(|b| *b == b'\n') {
+            Some(last) => (last + 1, false),
+            None => (chunk.len(), true),
+        };
+        let mut pieces: Vec<Vec<u8>> = chunk[..used].split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
+        reader.consume(used);
+        if partial {
+            let mut rest = Vec::new();
+            let budget = LINE_BYTES - pieces[0].len().min(LINE_BYTES);
+            let mut limited = tokio::io::AsyncReadExt::take(&mut reader, budget as u64);
+            if limited.read_until(b'\n', &mut rest).await.is_ok() {
+                pieces[0].extend(rest);
+            }
+        }
+        let count = pieces.len() as u64;
+        let written = writer.lock().unwrap_or_else(PoisonError::into_inner).append(stream, &pieces);
+        if let Err(error) = written {
+            tracing::warn!(%error, "container output is lost");
+        }
+        progress.send_modify(|p| p.lines += count);
+    }
+}
+
+impl Writer {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { path, file, size })
+    }
+
+    fn append(&mut self, stream: &str, pieces: &[Vec<u8>]) -> io::Result<()> {
+        if self.size > ROTATE_BYTES {
+            fs::rename(&self.path, aside(&self.path))?;
+            *self = Self::open(self.path.clone())?;
+        }
+        let now = Timestamp::now();
+        let mut out = Vec::new();
+        for piece in pieces {
+            let (text, mark) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, "F"),
+                None => (piece.as_slice(), "P"),
+            };
+            write!(out, "{now:.9} {stream} {mark} ")?;
+            out.extend_from_slice(text);
+            out.push(b'\n');
+        }
+        self.file.write_all(&out)?;
+        self.size += out.len() as u64;
+        Ok(())
+    }
+}
+
+/// One stored line.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    time: Timestamp,
+    stamp: String,
+    text: Vec<u8>,
+    whole: bool,
+}
+
+impl Line {
+    fn parse(stored: &[u8]) -> Option<Self> {
+        let mut fields = stored.splitn(4, |b| *b == b' ');
+        let stamp = String::from_utf8(fields.next()?.to_vec()).ok()?;
+        let (_, mark, text) = (fields.next()?, fields.next()?, fields.next()?);
+        Some(Self { time: stamp.parse().ok()?, stamp, text: text.to_vec(), whole: mark == b"F" })
+    }
+
+    fn show(&self, timestamps: bool) -> Bytes {
+        let mut out = Vec::new();
+        if timestamps {
+            out.extend_from_slice(self.stamp.as_bytes());
+            out.push(b' ');
+        }
+        out.extend_from_slice(&self.text);
+        if self.whole {
+            out.push(b'\n');
+        }
+        out.into()
+    }
+}
+
+/// Reads a growing file, across its rotation.
+#[derive(Debug)]
+struct Tail {
+    path: PathBuf,
+    file: BufReader<File>,
+}
+
+impl Tail {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: BufReader::new(File::open(path)?) })
+    }
+
+    /// The whole lines written since the last call.
+    fn read(&mut self) -> io::Result<Vec<Line>> {
+        let mut lines = Vec::new();
+        loop {
+            self.read_file(&mut lines)?;
+            let held = self.file.get_ref().metadata()?;
+            let now = fs::metadata(&self.path);
+            let same = |now: &fs::Metadata| {
+                std::os::unix::fs::MetadataExt::ino(now) == std::os::unix::fs::MetadataExt::ino(&held)
+            };
+            match now {
+                Ok(now) if !same(&now) => self.file = BufReader::new(File::open(&self.path)?),
+                _ => return Ok(lines),
+            }
+        }
+    }
+
+    fn read_file(&mut self, lines: &mut Vec<Line>) -> io::Result<()> {
+        let mut stored = Vec::new();
+        while self.file.read_until(b'\n', &mut stored)? > 0 {
+            if stored.last() != Some(&b'\n') {
+                // Written up to here only; it comes again, whole.
+                self.file.seek(SeekFrom::Current(-i64::try_from(stored.len()).unwrap_or(0)))?;
+                return Ok(());
+            }
+            stored.pop();
+            lines.extend(Line::parse(&stored));
+            stored.clear();
+        }
+        Ok(())
+    }
+}
+
+fn read_all(path: &Path) -> io::Result<Vec<Line>> {
+    let mut text = Vec::new();
+    match File::open(path) {
+        Ok(mut file) => file.read_to_end(&mut text)?,
+        Err(_) => return Ok(Vec::new()),
+    };
+    Ok(text.split(|b| *b == b'\n').filter_map(Line::parse).collect())
+}
+
+fn aside(path: &Path) -> PathBuf {
+    path.with_extension("log.1")
+}
+
+/// Ends the stream after so many bytes.
+fn limit(lines: BoxStream<'static, Bytes>, bytes: Option<usize>) -> BoxStream<'static, Bytes> {
+    let Some(bytes) = bytes else { return lines };
+    lines
+        .scan(bytes, |left, line| {
+            let shown = line.slice(..line.len().min(*left));
+            *left -= shown.len();
+            std::future::ready((!shown.is_empty()).then_some(shown))
+        })
+        .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    async fn text(stream: BoxStream<'static, Bytes>) -> String {
+        let all: Vec<Bytes> = stream.collect().await;
+        String::from_utf8(all.concat()).unwrap()
+    }
+
+    fn pipes() -> ([OwnedFd; 2], [std::io::PipeWriter; 2]) {
+        let (out, out_end) = std::io::pipe().unwrap();
+        let (err, err_end) = std::io::pipe().unwrap();
+        ([out.into(), err.into()], [out_end, err_end])
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_everything_until_the_run_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(ContainerLog::new(dir.path().join("c")));
+        let ([out, err], [mut out_end, err_end]) = pipes();
+        let written = tokio::spawn(log.begin(0, out, err).unwrap());
+        out_end.write_all(b"one\n").unwrap();
+        let followed = log.read(Want { follow: true, ..Want::default() }).unwrap();
+        out_end.write_all(b"two\nthree").unwrap();
+        drop((out_end, err_end));
+        assert_eq!(text(followed).await, "one\ntwo\nthree");
+        written.await.unwrap();
+        let tail = log.read(Want { tail_lines: Some(2), limit_bytes: Some(6), ..Want::default() }).unwrap();
+        assert_eq!(text(tail).await, "two\nth");
+    }
+
+    #[tokio::test]
+    async fn the_previous_run_can_be_read_and_older_ones_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(ContainerLog::new(dir.path().join("c")));
+        assert!(log.read(Want { previous: true, ..Want::default() }).is_err());
+        for run in 0..3 {
+            let ([out, err], [mut out_end, _]) = pipes();
+            writeln!(out_end, "run {run}").unwrap();
+            drop(out_end);
+            log.begin(run, out, err).unwrap().await;
+        }
+        assert_eq!(text(log.read(Want { previous: true, ..Want::default() }).unwrap()).await, "run 1\n");
+        assert!(!dir.path().join("c/0.log").exists());
+        let stamped = text(log.read(Want { timestamps: true, ..Want::default() }).unwrap()).await;
+        let (stamp, line) = stamped.split_once(' ').unwrap();
+        assert!(stamp.parse::<Timestamp>().is_ok() && line == "run 2\n", "{stamped}");
+    }
+}

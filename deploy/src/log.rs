@@ -1,0 +1,49 @@
+//! `fsm log`: the event log, from its directory or from a running controller.
+
+mod ls;
+mod moment;
+mod ndjson;
+mod output;
+mod source;
+mod stat;
+mod verify;
+
+use clap::{Args, Subcommand};
+
+pub(crate) use self::moment::Moment;
+pub(crate) use self::ndjson::{json_line, parse_line};
+pub(crate) use self::output::{Format, Out};
+pub(crate) use self::source::HistoryArgs;
+
+/// The event log: what happened to the mesh, in order.
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    #[command(subcommand)]
+    command: LogCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum LogCommand {
+    /// How much there is: records, times, sizes, topics.
+    Stat(stat::StatArgs),
+    /// List records, oldest first.
+    Ls(ls::LsArgs),
+    /// Print one record in full.
+    Show(ls::ShowArgs),
+    /// Print the last records, and then every new one as it comes.
+    Tail(ls::TailArgs),
+    /// Check every frame: checksums, order, and that each continues the one before it.
+    Verify(verify::VerifyArgs),
+}
+
+/// Runs `fsm log …`.
+pub async fn run(args: LogArgs) -> anyhow::Result<()> {
+    let done = match args.command {
+        LogCommand::Stat(args) => stat::run(args).await,
+        LogCommand::Ls(args) => ls::run(args).await,
+        LogCommand::Show(args) => ls::show(args).await,
+        LogCommand::Tail(args) => ls::tail(args).await,
+        LogCommand::Verify(args) => verify::run(args).await,
+    };
+    output::ignore_closed_pipe(done)
+}
