@@ -1,5 +1,6 @@
 //! One machine as a Kubernetes cluster, for development and tests.
 
+pub mod api;
 pub mod dns;
 pub mod event;
 pub mod informer;

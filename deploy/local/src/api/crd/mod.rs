@@ -1,0 +1,4 @@
+//! Custom resources: what a CustomResourceDefinition makes the server serve, and how objects follow its schema.
+
+pub mod definition;
+pub mod schema;

@@ -1,0 +1,330 @@
+//! The state: every object, the recent changes, and the versions that order them.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::journal::{Durable, Journal, JournalEntry};
+use super::object::{items, metadata, text, uid};
+use super::resource::Storage;
+
+/// How many changes of a resource are remembered for watches that resume.
+const WINDOW: usize = 8192;
+
+/// The place of an object within its resource. The namespace of cluster-scoped objects is empty.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+/// An object as it was at one version.
+#[derive(Debug)]
+pub struct Stored {
+    pub version: u64,
+    pub value: Value,
+}
+
+pub type Object = Arc<Stored>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeKind {
+    Added,
+    Modified,
+    Deleted,
+}
+
+/// One change of one object, shared by everyone who watches.
+#[derive(Debug)]
+pub struct Change {
+    pub storage: Storage,
+    pub key: Key,
+    pub version: u64,
+    pub kind: ChangeKind,
+    /// The object after the change; of a deletion its last content with the version of the deletion.
+    pub object: Object,
+    pub previous: Option<Object>,
+    line: OnceLock<Bytes>,
+}
+
+impl Change {
+    /// The change as a line of a watch stream, serialized once for all watchers.
+    pub fn line(&self) -> Bytes {
+        self.line
+            .get_or_init(|| {
+                let kind = match self.kind {
+                    ChangeKind::Added => "ADDED",
+                    ChangeKind::Modified => "MODIFIED",
+                    ChangeKind::Deleted => "DELETED",
+                };
+                watch_line(kind, &self.object.value)
+            })
+            .clone()
+    }
+}
+
+/// A line of a watch stream.
+pub fn watch_line(kind: &str, object: &Value) -> Bytes {
+    let mut line = json!({"type": kind, "object": object}).to_string();
+    line.push('\n');
+    line.into()
+}
+
+/// What a write expects to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    Absent,
+    Version(u64),
+}
+
+/// The object wasn't as expected: this is what is there.
+#[derive(Debug)]
+pub struct Mismatch;
+
+/// The changes after that version are no longer known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooOld {
+    pub oldest: u64,
+}
+
+#[derive(Debug)]
+struct Shelf {
+    objects: BTreeMap<Key, Object>,
+    history: VecDeque<Arc<Change>>,
+    /// Changes after this version are in the history.
+    floor: u64,
+    latest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    version: u64,
+    /// The version at which this server started: what changed before is not known.
+    start: u64,
+    shelves: HashMap<Storage, Shelf>,
+    /// Objects by the uid of their owners.
+    dependents: HashMap<String, HashSet<(Storage, Key)>>,
+    uids: HashSet<String>,
+}
+
+/// All objects. Every write is one version; versions are one sequence over all resources.
+#[derive(Debug)]
+pub struct Database {
+    state: Mutex<State>,
+    journal: Option<Journal>,
+    /// Where the server's own controllers learn of changes.
+    feed: mpsc::UnboundedSender<Arc<Change>>,
+}
+
+impl State {
+    fn shelf(&mut self, storage: &Storage) -> &mut Shelf {
+        let (start, version) = (self.start, self.version);
+        self.shelves.entry(storage.clone()).or_insert_with(|| Shelf {
+            objects: BTreeMap::new(),
+            history: VecDeque::new(),
+            floor: start,
+            latest: watch::Sender::new(version),
+        })
+    }
+
+    fn index(&mut self, storage: &Storage, key: &Key, before: Option<&Value>, after: Option<&Value>) {
+        if let Some(before) = before {
+            self.uids.remove(uid(before));
+            for owner in items(before, &["metadata", "ownerReferences"]) {
+                if let Some(set) = self.dependents.get_mut(text(owner, &["uid"])) {
+                    set.remove(&(storage.clone(), key.clone()));
+                    if set.is_empty() {
+                        self.dependents.remove(text(owner, &["uid"]));
+                    }
+                }
+            }
+        }
+        if let Some(after) = after {
+            self.uids.insert(uid(after).to_owned());
+            for owner in items(after, &["metadata", "ownerReferences"]) {
+                let owner = text(owner, &["uid"]).to_owned();
+                self.dependents.entry(owner).or_default().insert((storage.clone(), key.clone()));
+            }
+        }
+    }
+}
+
+impl Database {
+    /// A database with the objects a journal remembers. Changes are told to `feed`.
+    pub fn new(
+        journal: Option<Journal>,
+        remembered: Vec<JournalEntry>,
+        version: u64,
+        feed: mpsc::UnboundedSender<Arc<Change>>,
+    ) -> Self {
+        let mut state = State { version, start: version, ..State::default() };
+        for entry in remembered {
+            let Some(value) = entry.object else { continue };
+            state.index(&entry.storage, &entry.key, None, Some(&value));
+            let object = Arc::new(Stored { version: entry.version, value });
+            state.shelf(&entry.storage).objects.insert(entry.key, object);
+        }
+        Self { state: Mutex::new(state), journal, feed }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The version of the last write.
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    pub fn get(&self, storage: &Storage, key: &Key) -> Option<Object> {
+        self.lock().shelves.get(storage)?.objects.get(key).cloned()
+    }
+
+    /// The objects of a resource in the order of their keys, and the version at which this is the whole truth.
+    /// `namespace` limits them to one namespace.
+    pub fn list(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Object)>) {
+        let state = self.lock();
+        let Some(shelf) = state.shelves.get(storage) else { return (state.version, Vec::new()) };
+        let pair = |(key, object): (&Key, &Object)| (key.clone(), object.clone());
+        let objects = match namespace {
+            None => shelf.objects.iter().map(pair).collect(),
+            Some(namespace) => {
+                let start = Bound::Included(Key::new(namespace, ""));
+                let within = shelf.objects.range((start, Bound::Unbounded));
+                within.take_while(|(key, _)| key.namespace == namespace).map(pair).collect()
+            }
+        };
+        (state.version, objects)
+    }
+
+    /// The changes of a resource after a version, and the version up to which they are complete.
+    pub fn changes_after(&self, storage: &Storage, version: u64) -> Result<(Vec<Arc<Change>>, u64), TooOld> {
+        let mut state = self.lock();
+        let latest = state.version;
+        let shelf = state.shelf(storage);
+        if version < shelf.floor {
+            return Err(TooOld { oldest: shelf.floor });
+        }
+        let start = shelf.history.partition_point(|change| change.version <= version);
+        Ok((shelf.history.range(start..).cloned().collect(), latest.max(version)))
+    }
+
+    /// Tells the version of each new change of a resource.
+    pub fn subscribe(&self, storage: &Storage) -> watch::Receiver<u64> {
+        self.lock().shelf(storage).latest.subscribe()
+    }
+
+    /// Objects that name one of these uids as their owner.
+    pub fn dependents(&self, owner: &str) -> Vec<(Storage, Key)> {
+        self.lock().dependents.get(owner).into_iter().flatten().cloned().collect()
+    }
+
+    /// Whether an object with that uid exists.
+    pub fn has_uid(&self, uid: &str) -> bool {
+        self.lock().uids.contains(uid)
+    }
+
+    /// Stores an object under a new version, if what is there is as expected.
+    pub fn store(
+        &self,
+        storage: &Storage,
+        key: &Key,
+        expect: Expect,
+        mut value: Value,
+    ) -> Result<(Object, Durable), Mismatch> {
+        let mut state = self.lock();
+        let previous = state.shelf(storage).objects.get(key).cloned();
+        match (&previous, expect) {
+            (None, Expect::Absent) => {}
+            (Some(found), Expect::Version(version)) if found.version == version => {}
+            _ => return Err(Mismatch),
+        }
+        let version = state.version + 1;
+        metadata(&mut value).insert("resourceVersion".into(), json!(version.to_string()));
+        let object = Arc::new(Stored { version, value });
+        let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
+        Ok((object.clone(), self.publish(&mut state, storage, key, kind, object, previous)))
+    }
+
+    /// Removes an object, if it is still at the version expected. The change shows `last` (its last content).
+    pub fn remove(
+        &self,
+        storage: &Storage,
+        key: &Key,
+        version: u64,
+        mut last: Value,
+    ) -> Result<(Object, Durable), Mismatch> {
+        let mut state = self.lock();
+        let previous = state.shelf(storage).objects.get(key).cloned();
+        if previous.as_ref().is_none_or(|found| found.version != version) {
+            return Err(Mismatch);
+        }
+        let version = state.version + 1;
+        metadata(&mut last).insert("resourceVersion".into(), json!(version.to_string()));
+        let object = Arc::new(Stored { version, value: last });
+        Ok((object.clone(), self.publish(&mut state, storage, key, ChangeKind::Deleted, object, previous)))
+    }
+
+    fn publish(
+        &self,
+        state: &mut State,
+        storage: &Storage,
+        key: &Key,
+        kind: ChangeKind,
+        object: Object,
+        previous: Option<Object>,
+    ) -> Durable {
+        let gone = kind == ChangeKind::Deleted;
+        state.version = object.version;
+        state.index(storage, key, previous.as_deref().map(|p| &p.value), (!gone).then_some(&object.value));
+        let change = Arc::new(Change {
+            storage: storage.clone(),
+            key: key.clone(),
+            version: object.version,
+            kind,
+            object: object.clone(),
+            previous,
+            line: OnceLock::new(),
+        });
+        let shelf = state.shelf(storage);
+        if gone {
+            shelf.objects.remove(key);
+        } else {
+            shelf.objects.insert(key.clone(), object.clone());
+        }
+        shelf.history.push_back(change.clone());
+        if shelf.history.len() > WINDOW
+            && let Some(forgotten) = shelf.history.pop_front()
+        {
+            shelf.floor = forgotten.version;
+        }
+        shelf.latest.send_replace(object.version);
+        // Sent under the lock, so the journal has the order of the versions. The feed may be closed while stopping.
+        let durable = self.journal.as_ref().map_or_else(Durable::at_once, |journal| {
+            let stored = (!gone).then(|| object.value.clone());
+            journal.append(JournalEntry {
+                storage: storage.clone(),
+                key: key.clone(),
+                version: object.version,
+                object: stored,
+            })
+        });
+        let _ = self.feed.send(change);
+        durable
+    }
+
+    /// Ends every watch of a resource that is no longer served, by forgetting its history.
+    pub fn forget(&self, storage: &Storage) {
+        self.lock().shelves.remove(storage);
+    }
+}

@@ -1,0 +1,275 @@
+//! GET and LIST.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value, json};
+
+use super::database::{Key, Object};
+use super::media::Form;
+use super::path::Target;
+use super::query::Query;
+use super::resource::Resource;
+use super::selector::{FieldSelector, LabelSelector};
+use super::server::{Server, convert, present};
+use super::status::ApiError;
+use super::table;
+
+/// Which objects a list or a watch is about.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub labels: LabelSelector,
+    pub fields: FieldSelector,
+}
+
+impl Filter {
+    pub fn of(query: &Query, resource: &Resource) -> Result<Self, ApiError> {
+        Ok(Self {
+            labels: query.get("labelSelector").map(LabelSelector::parse).transpose()?.unwrap_or_default(),
+            fields: query
+                .get("fieldSelector")
+                .map(|text| FieldSelector::parse(text, resource))
+                .transpose()?
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Whether an object passes, in the form in which the resource shows it.
+    pub fn matches(&self, object: &Value) -> bool {
+        self.labels.matches(object) && self.fields.matches(object)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+}
+
+/// One object, in its stored form.
+pub fn find(server: &Server, target: &Target) -> Result<Object, ApiError> {
+    let name = target.name.as_deref().unwrap_or_default();
+    let key = Key::new(target.namespace.as_deref().unwrap_or_default(), name);
+    server.database.get(&target.resource.storage, &key).ok_or_else(|| ApiError::not_found(&target.resource, name))
+}
+
+/// GET of one object.
+pub async fn get(server: &Server, target: &Target, query: &Query, form: Form) -> Result<Value, ApiError> {
+    reachable(server, query.get("resourceVersion")).await?;
+    let object = present(&target.resource, &find(server, target)?);
+    Ok(shaped(&target.resource, object, form, query))
+}
+
+/// One object in the form asked for.
+pub fn shaped(resource: &Resource, object: Value, form: Form, query: &Query) -> Value {
+    match form {
+        Form::Whole | Form::Discovery => object,
+        Form::Metadata => partial(&object),
+        Form::Table => {
+            let version = super::object::resource_version(&object).to_owned();
+            table::of(
+                resource,
+                std::slice::from_ref(&object),
+                json!({"resourceVersion": version}),
+                include_object(query),
+            )
+        }
+    }
+}
+
+pub fn include_object(query: &Query) -> table::Include {
+    match query.get("includeObject") {
+        Some("Object") => table::Include::Object,
+        Some("None") => table::Include::None,
+        _ => table::Include::Metadata,
+    }
+}
+
+/// The metadata of an object, as `PartialObjectMetadata`.
+pub fn partial(object: &Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+}
+
+/// What a continue token says: the version of the first page, and the key after which to go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Continue {
+    version: u64,
+    start: Key,
+}
+
+impl Continue {
+    fn token(&self) -> String {
+        let start = format!("{}/{}\u{0}", self.start.namespace, self.start.name);
+        URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": self.version, "start": start}).to_string())
+    }
+
+    fn parse(token: &str) -> Option<Self> {
+        let decoded: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).ok()?).ok()?;
+        let (namespace, name) = decoded["start"].as_str()?.strip_suffix('\u{0}')?.split_once('/')?;
+        Some(Self { version: decoded["rv"].as_u64()?, start: Key::new(namespace, name) })
+    }
+}
+
+/// LIST. A version that has not been reached yet is waited for, and refused after three seconds.
+pub async fn list(server: &Server, target: &Target, query: &Query, form: Form) -> Result<Value, ApiError> {
+    let resource = &target.resource;
+    let filter = Filter::of(query, resource)?;
+    let exact = query.get("resourceVersionMatch") == Some("Exact");
+    let wanted = query.get("resourceVersion");
+    check_version_match(resource, query)?;
+    reachable(server, wanted).await?;
+    let page = page_of(query, wanted)?;
+    let (version, objects) = list_objects(server, target);
+    let passed: Vec<(&Key, Value)> = objects
+        .iter()
+        .map(|(key, object)| (key, present(resource, object)))
+        .filter(|(_, object)| filter.matches(object))
+        .collect();
+    if exact && wanted.and_then(|w| w.parse().ok()) != Some(version) {
+        // Only the present is kept, and an older list can be told only when nothing changed since.
+        let unchanged = wanted
+            .and_then(|w| w.parse().ok())
+            .is_some_and(|w| server.database.changes_after(&resource.storage, w).is_ok_and(|(c, _)| c.is_empty()));
+        if !unchanged {
+            return Err(ApiError::expired(
+                "The provided resource version is too old: this server lists only the present state",
+            ));
+        }
+    }
+    let start = page.after.as_ref().map_or(0, |after| passed.partition_point(|(key, _)| **key <= after.start));
+    let end = page.limit.map_or(passed.len(), |limit| passed.len().min(start + limit));
+    let version = page.after.as_ref().map_or(version, |after| after.version);
+    let mut metadata = Map::new();
+    metadata.insert("resourceVersion".into(), json!(version.to_string()));
+    if end < passed.len() && end > start {
+        let next = Continue { version, start: passed[end - 1].0.clone() };
+        metadata.insert("continue".into(), json!(next.token()));
+        if filter.is_empty() {
+            metadata.insert("remainingItemCount".into(), json!(passed.len() - end));
+        }
+    } else if resource.custom().is_some() && form == Form::Whole {
+        metadata.insert("continue".into(), json!(""));
+    }
+    let items: Vec<Value> = passed.into_iter().take(end).skip(start).map(|(_, object)| object).collect();
+    Ok(collection(resource, items, Value::Object(metadata), form, query))
+}
+
+/// A list in the form asked for.
+fn collection(resource: &Resource, mut items: Vec<Value>, metadata: Value, form: Form, query: &Query) -> Value {
+    match form {
+        Form::Table => table::of(resource, &items, metadata, include_object(query)),
+        Form::Metadata => {
+            let items: Vec<Value> = items.iter().map(partial).collect();
+            // As a real server has it: no items is null here.
+            let items = if items.is_empty() { Value::Null } else { json!(items) };
+            json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items})
+        }
+        Form::Whole | Form::Discovery => {
+            if resource.custom().is_none() {
+                for item in &mut items {
+                    let item = super::object::as_map(item);
+                    item.remove("kind");
+                    item.remove("apiVersion");
+                }
+            }
+            json!({"kind": resource.list_kind, "apiVersion": resource.api_version(), "metadata": metadata, "items": items})
+        }
+    }
+}
+
+/// The objects a target names, and the version at which they are complete.
+pub fn list_objects(server: &Server, target: &Target) -> (u64, Vec<(Key, Object)>) {
+    let (version, mut objects) = server.database.list(&target.resource.storage, target.namespace.as_deref());
+    if let Some(name) = &target.name {
+        objects.retain(|(key, _)| key.name == *name);
+    }
+    (version, objects)
+}
+
+struct Page {
+    limit: Option<usize>,
+    after: Option<Continue>,
+}
+
+fn page_of(query: &Query, wanted: Option<&str>) -> Result<Page, ApiError> {
+    let limit = query.number("limit")?.filter(|l| *l > 0).and_then(|l| usize::try_from(l).ok());
+    // With version 0 a real server answers from its cache, which knows no pages.
+    let limit = if wanted == Some("0") { None } else { limit };
+    let after = match query.get("continue") {
+        None => None,
+        Some(token) => Some(
+            Continue::parse(token)
+                .ok_or_else(|| ApiError::bad_request("continue key is not valid: it was not made by this server"))?,
+        ),
+    };
+    if after.is_some() && wanted.is_some_and(|w| w != "0") {
+        return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+    }
+    Ok(Page { limit, after })
+}
+
+fn check_version_match(resource: &Resource, query: &Query) -> Result<(), ApiError> {
+    let Some(kind) = query.get("resourceVersionMatch") else { return Ok(()) };
+    let problem = match (kind, query.get("resourceVersion")) {
+        (_, None) => Some(super::status::FieldError::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        )),
+        ("Exact", Some("0")) => Some(super::status::FieldError::forbidden(
+            "resourceVersionMatch",
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        )),
+        ("Exact" | "NotOlderThan", _) => None,
+        (other, _) => Some(super::status::FieldError::unsupported(
+            "resourceVersionMatch",
+            &json!(other),
+            &["Exact", "NotOlderThan", ""],
+        )),
+    };
+    let list = Resource { kind: "ListOptions".into(), group: "meta.k8s.io".into(), ..resource.clone() };
+    problem.map_or(Ok(()), |problem| Err(ApiError::invalid(&list, "", &[problem])))
+}
+
+/// Waits until a version has been reached, for at most three seconds.
+async fn reachable(server: &Server, version: Option<&str>) -> Result<(), ApiError> {
+    let Some(version) = version else { return Ok(()) };
+    let wanted: u64 = version
+        .parse()
+        .map_err(|_| ApiError::bad_request(format!("Invalid value: {version:?}: not a resource version")))?;
+    let current = server.database.version();
+    if wanted <= current {
+        return Ok(());
+    }
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(3);
+    while server.database.version() < wanted {
+        if tokio::time::Instant::now() >= deadline {
+            let message = format!("Too large resource version: {wanted}, current: {current}");
+            let causes = json!({"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}], "retryAfterSeconds": 1});
+            return Err(ApiError::new(504, "Timeout", format!("Timeout: {message}")).with_details(causes));
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    Ok(())
+}
+
+/// Objects of a resource that pass a filter, in the form the resource shows.
+pub fn matching(server: &Arc<Server>, target: &Target, filter: &Filter) -> Vec<(Key, Object)> {
+    let (_, mut objects) = list_objects(server, target);
+    objects.retain(|(_, object)| {
+        let mut value = object.value.clone();
+        convert(&target.resource, &mut value);
+        filter.matches(&value)
+    });
+    objects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn continue_tokens_are_read_back() {
+        let at = Continue { version: 7, start: Key::new("a", "b.c") };
+        assert_eq!(Continue::parse(&at.token()), Some(at));
+        assert_eq!(Continue::parse("nonsense"), None);
+    }
+}

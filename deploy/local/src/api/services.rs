@@ -1,0 +1,194 @@
+//! Addresses and node ports of Services.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+use std::sync::{MutexGuard, PoisonError};
+
+use serde_json::{Value, json};
+
+use super::object::{as_map, default, items, items_mut, map, name, text};
+use super::resource::Resource;
+use super::server::Server;
+use super::status::{ApiError, FieldError};
+
+/// The first address of 10.96.0.0/12, the range of ClusterIPs.
+const RANGE: u32 = u32::from_be_bytes([10, 96, 0, 0]);
+const RANGE_SIZE: u32 = 1 << 20;
+/// The address of `default/kubernetes`.
+pub const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+/// Kept for the cluster's name server.
+pub const NAME_SERVER: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+const NODE_PORTS: std::ops::RangeInclusive<u64> = 30000..=32767;
+
+/// Held from the choice of an address until the Service is stored, so no address is given twice. Nothing for other kinds.
+pub fn lock_for<'a>(server: &'a Server, resource: &Resource) -> Option<MutexGuard<'a, ()>> {
+    resource.is("", "services").then(|| server.addresses.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// A changed Service that names no address keeps the one it has.
+pub fn keep_addresses(resource: &Resource, old: &Value, service: &mut Value) {
+    if !resource.is("", "services")
+        || service["spec"]["type"] == "ExternalName"
+        || old["spec"]["type"] == "ExternalName"
+    {
+        return;
+    }
+    let spec = map(service, "spec");
+    for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if let Some(kept) = old["spec"].get(key) {
+            let empty = spec.get(key).is_none_or(|v| v.is_null() || *v == json!("") || *v == json!([]));
+            if empty {
+                spec.insert(key.into(), kept.clone());
+            }
+        }
+    }
+    if !uses_node_ports(service) {
+        return;
+    }
+    let before = old["spec"]["ports"].clone();
+    for port in items_mut(&mut service["spec"], "ports") {
+        let same = |other: &&Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
+        let kept = before.as_array().into_iter().flatten().find(same).and_then(|p| p.get("nodePort")).cloned();
+        if let Some(kept) = kept {
+            default(as_map(port), "nodePort", || kept);
+        }
+    }
+}
+
+fn uses_node_ports(service: &Value) -> bool {
+    matches!(text(service, &["spec", "type"]), "NodePort" | "LoadBalancer")
+}
+
+/// Gives a Service its address and node ports. With `dry` the address shown is the first of the range, as nothing is taken.
+pub fn allocate(
+    server: &Server,
+    resource: &Resource,
+    service: &mut Value,
+    old: Option<&Value>,
+    dry: bool,
+) -> Result<(), ApiError> {
+    if !resource.is("", "services") {
+        return Ok(());
+    }
+    let me = (super::object::namespace(service).to_owned(), name(service).to_owned());
+    let others: Vec<_> = server
+        .all("", "services", None)
+        .into_iter()
+        .filter(|o| (super::object::namespace(&o.value), name(&o.value)) != (me.0.as_str(), me.1.as_str()))
+        .collect();
+    let errors = match text(service, &["spec", "type"]) {
+        "ExternalName" => {
+            let spec = map(service, "spec");
+            for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                spec.remove(key);
+            }
+            Vec::new()
+        }
+        _ => {
+            let used: HashSet<&str> = others.iter().map(|o| text(&o.value, &["spec", "clusterIP"])).collect();
+            give_address(service, &used, old, dry)
+        }
+    };
+    refuse(resource, service, errors)?;
+    let ports: HashSet<u64> = others
+        .iter()
+        .flat_map(|o| items(&o.value, &["spec", "ports"]))
+        .filter_map(|port| port["nodePort"].as_u64())
+        .collect();
+    let errors = give_node_ports(service, &ports);
+    refuse(resource, service, errors)
+}
+
+fn refuse(resource: &Resource, service: &Value, errors: Vec<FieldError>) -> Result<(), ApiError> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, name(service), &errors)) }
+}
+
+fn give_address(service: &mut Value, used: &HashSet<&str>, old: Option<&Value>, dry: bool) -> Vec<FieldError> {
+    let wanted = match (text(service, &["spec", "clusterIP"]), items(service, &["spec", "clusterIPs"])) {
+        ("", [first, ..]) => first.as_str().unwrap_or_default().to_owned(),
+        (wanted, _) => wanted.to_owned(),
+    };
+    let unchanged = old.is_some_and(|old| text(old, &["spec", "clusterIP"]) == wanted);
+    let address = match wanted.as_str() {
+        "" if dry => Ipv4Addr::from(RANGE).to_string(),
+        "" => match free_address(used) {
+            Some(address) => address.to_string(),
+            None => {
+                return vec![FieldError::forbidden("spec.clusterIPs", "the range of ClusterIPs is full")];
+            }
+        },
+        "None" => wanted,
+        _ if unchanged => wanted,
+        other => {
+            let refused = |detail: String| vec![FieldError::invalid("spec.clusterIPs", &json!([other]), detail)];
+            match other.parse::<Ipv4Addr>() {
+                Ok(address) if u32::from(address).wrapping_sub(RANGE) >= RANGE_SIZE => {
+                    return refused(format!(
+                        "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is 10.96.0.0/12"
+                    ));
+                }
+                Ok(address) if used.contains(other) => {
+                    return refused(format!("failed to allocate IP {address}: provided IP is already allocated"));
+                }
+                Ok(_) => wanted,
+                Err(_) => {
+                    let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                    return vec![FieldError::invalid("spec.clusterIPs[0]", &json!(other), detail)];
+                }
+            }
+        }
+    };
+    let spec = map(service, "spec");
+    spec.insert("clusterIP".into(), json!(address));
+    spec.insert("clusterIPs".into(), json!([address]));
+    default(spec, "ipFamilies", || json!(["IPv4"]));
+    default(spec, "ipFamilyPolicy", || json!("SingleStack"));
+    Vec::new()
+}
+
+/// A free address. The lower part of the range is left to Services that name theirs.
+fn free_address(used: &HashSet<&str>) -> Option<Ipv4Addr> {
+    let random = u32::from_be_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk()?);
+    let dynamic = RANGE_SIZE - 256 - 1;
+    (0..dynamic).map(|i| Ipv4Addr::from(RANGE + 256 + (random.wrapping_add(i)) % dynamic)).find(|address| {
+        !used.contains(address.to_string().as_str()) && *address != KUBERNETES && *address != NAME_SERVER
+    })
+}
+
+fn give_node_ports(service: &mut Value, used: &HashSet<u64>) -> Vec<FieldError> {
+    if !uses_node_ports(service) {
+        for port in items_mut(&mut service["spec"], "ports") {
+            as_map(port).remove("nodePort");
+        }
+        return Vec::new();
+    }
+    if service["spec"]["allocateLoadBalancerNodePorts"] == false {
+        return Vec::new();
+    }
+    let mut taken = used.clone();
+    let mut errors = Vec::new();
+    for (i, port) in items_mut(&mut service["spec"], "ports").enumerate() {
+        let field = format!("spec.ports[{i}].nodePort");
+        match port["nodePort"].as_u64().filter(|p| *p != 0) {
+            Some(wanted) if !NODE_PORTS.contains(&wanted) => {
+                let detail = "provided port is not in the valid range. The range of valid ports is 30000-32767";
+                errors.push(FieldError::invalid(field, &json!(wanted), detail));
+            }
+            Some(wanted) if used.contains(&wanted) => {
+                errors.push(FieldError::invalid(field, &json!(wanted), "provided port is already allocated"));
+            }
+            Some(wanted) => {
+                taken.insert(wanted);
+            }
+            None => {
+                if let Some(free) = NODE_PORTS.clone().find(|p| !taken.contains(p)) {
+                    as_map(port).insert("nodePort".into(), json!(free));
+                    taken.insert(free);
+                } else {
+                    errors.push(FieldError::forbidden(field, "the range of node ports is full"));
+                }
+            }
+        }
+    }
+    errors
+}

@@ -1,0 +1,304 @@
+//! What objects must look like to be stored.
+
+use serde_json::{Value, json};
+
+use super::crd;
+use super::names::{label_key_problem, label_problem, label_value_problem, path_segment_problem, subdomain_problem};
+use super::object::{at, finalizers, is_terminating, items, name, text};
+use super::resource::Resource;
+use super::status::{ApiError, FieldError};
+use super::writing::Part;
+
+mod service;
+mod workload;
+
+/// Refuses an object that breaks the rules of its kind.
+pub fn check(resource: &Resource, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+    let mut errors = metadata_errors(resource, object);
+    if let Some(custom) = resource.custom() {
+        errors.extend(crd::schema::validate(&custom.schema, object));
+    } else {
+        errors.extend(kind_errors(resource, object, old));
+    }
+    refuse(resource, object, &errors)
+}
+
+/// Refuses a change that breaks the rules of its kind, or changes what can't be changed.
+pub fn check_update(resource: &Resource, part: Part, object: &Value, old: &Value) -> Result<(), ApiError> {
+    let mut errors = Vec::new();
+    if is_terminating(old) {
+        let new: Vec<&str> = finalizers(object).filter(|f| !finalizers(old).any(|o| o == *f)).collect();
+        if !new.is_empty() {
+            let detail = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+                new.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
+            );
+            errors.push(FieldError::forbidden("metadata.finalizers", &detail));
+        }
+    }
+    if part != Part::Status && resource.custom().is_none() {
+        errors.extend(immutable_errors(resource, object, old));
+    }
+    refuse(resource, object, &errors)?;
+    check(resource, object, Some(old))
+}
+
+fn refuse(resource: &Resource, object: &Value, errors: &[FieldError]) -> Result<(), ApiError> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, name(object), errors)) }
+}
+
+fn metadata_errors(resource: &Resource, object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let object_name = name(object);
+    if object_name.is_empty() {
+        errors.push(FieldError::required("metadata.name", "name or generateName is required"));
+    } else if let Some(problem) = name_problem(resource, object_name) {
+        errors.push(FieldError::invalid("metadata.name", &json!(object_name), problem));
+    }
+    for (key, value) in at(object, &["metadata", "labels"]).and_then(Value::as_object).into_iter().flatten() {
+        if let Some(problem) = label_key_problem(key) {
+            errors.push(FieldError::invalid("metadata.labels", &json!(key), problem));
+        }
+        if let Some(problem) = label_value_problem(value.as_str().unwrap_or_default()) {
+            errors.push(FieldError::invalid("metadata.labels", value, problem));
+        }
+    }
+    for key in at(object, &["metadata", "annotations"]).and_then(Value::as_object).into_iter().flatten().map(|(k, _)| k)
+    {
+        if let Some(problem) = label_key_problem(&key.to_lowercase()) {
+            errors.push(FieldError::invalid("metadata.annotations", &json!(key), problem));
+        }
+    }
+    for (i, owner) in items(object, &["metadata", "ownerReferences"]).iter().enumerate() {
+        for field in ["apiVersion", "kind", "name", "uid"] {
+            if text(owner, &[field]).is_empty() {
+                let field = format!("metadata.ownerReferences[{i}].{field}");
+                errors.push(FieldError::invalid(field, &json!(""), "must not be empty"));
+            }
+        }
+    }
+    errors
+}
+
+fn name_problem(resource: &Resource, object_name: &str) -> Option<String> {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "namespaces") if object_name.contains('.') => Some("must not contain dots".into()),
+        ("", "namespaces" | "services") => label_problem(object_name),
+        ("rbac.authorization.k8s.io", _) => path_segment_problem(object_name),
+        _ => subdomain_problem(object_name),
+    }
+}
+
+fn kind_errors(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("", "pods") if old.is_none() => workload::pod_spec(&object["spec"], "spec", true),
+        ("", "services") => service::service(object),
+        ("", "configmaps") => config_map(object),
+        ("", "secrets") => secret(object),
+        ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => workload::workload(object),
+        ("batch", "jobs") if old.is_none() => workload::job(object),
+        ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object),
+        ("apiextensions.k8s.io", _) => definition(object),
+        ("admissionregistration.k8s.io", _) => webhooks(object),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => role_binding(object),
+        _ => Vec::new(),
+    }
+}
+
+fn immutable_errors(resource: &Resource, object: &Value, old: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut same = |path: &[&str], detail: &str| {
+        let (now, before) = (at(object, path).unwrap_or(&Value::Null), at(old, path).unwrap_or(&Value::Null));
+        if now != before {
+            errors.push(FieldError::invalid(path.join("."), now, detail));
+        }
+    };
+    match (resource.group.as_str(), resource.plural.as_str()) {
+        ("apps", "deployments" | "replicasets" | "daemonsets") => same(&["spec", "selector"], "field is immutable"),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            same(&["roleRef"], "cannot change roleRef")
+        }
+        ("", "secrets") => same(&["type"], "field is immutable"),
+        ("apiextensions.k8s.io", _) => {
+            same(&["spec", "group"], "field is immutable");
+            same(&["spec", "scope"], "field is immutable");
+            same(&["spec", "names", "plural"], "field is immutable");
+            same(&["spec", "names", "kind"], "field is immutable");
+        }
+        ("discovery.k8s.io", "endpointslices") => same(&["addressType"], "field is immutable"),
+        ("", "pods") => errors.extend(workload::pod_changes(object, old)),
+        ("apps", "statefulsets") => errors.extend(workload::stateful_set_changes(object, old)),
+        ("", "services") => errors.extend(service::changes(object, old)),
+        _ => {}
+    }
+    if matches!(resource.plural.as_str(), "configmaps" | "secrets") && old["immutable"] == true {
+        for field in ["data", "binaryData", "immutable"] {
+            if object.get(field) != old.get(field) {
+                errors.push(FieldError::forbidden(field, "field is immutable when `immutable` is set"));
+            }
+        }
+    }
+    errors
+}
+
+fn config_key_problem(key: &str) -> Option<&'static str> {
+    let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    match key {
+        "." => Some("must not be '.'"),
+        ".." => Some("must not be '..'"),
+        _ if key.is_empty() || key.len() > 253 || !key.bytes().all(good) => Some(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')",
+        ),
+        _ => None,
+    }
+}
+
+/// The most that the values of a ConfigMap or a Secret may weigh, in bytes.
+const LARGEST_DATA: usize = 1024 * 1024;
+
+fn data_errors(object: &Value, fields: &[&str]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut size = 0;
+    for field in fields {
+        for (key, value) in object.get(*field).and_then(Value::as_object).into_iter().flatten() {
+            size += value.as_str().map_or(0, str::len);
+            if let Some(problem) = config_key_problem(key) {
+                errors.push(FieldError::invalid(format!("{field}[{key}]"), &json!(key), problem));
+            }
+        }
+    }
+    if size > LARGEST_DATA {
+        errors.push(FieldError::too_long("", format!("may not be more than {LARGEST_DATA} bytes")));
+    }
+    errors
+}
+
+fn config_map(object: &Value) -> Vec<FieldError> {
+    data_errors(object, &["data", "binaryData"])
+}
+
+fn secret(object: &Value) -> Vec<FieldError> {
+    let mut errors = data_errors(object, &["data"]);
+    let needed: &[&str] = match text(object, &["type"]) {
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        _ => &[],
+    };
+    for key in needed {
+        if at(object, &["data", key]).is_none() {
+            errors.push(FieldError::required(format!("data[{key}]"), ""));
+        }
+    }
+    errors
+}
+
+fn definition(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let spec = &object["spec"];
+    let wanted = format!("{}.{}", text(spec, &["names", "plural"]), text(spec, &["group"]));
+    if name(object) != wanted {
+        errors.push(FieldError::invalid(
+            "metadata.name",
+            &json!(name(object)),
+            "must be spec.names.plural+\".\"+spec.group",
+        ));
+    }
+    if !matches!(text(spec, &["scope"]), "Cluster" | "Namespaced") {
+        errors.push(FieldError::unsupported("spec.scope", &spec["scope"], &["Cluster", "Namespaced"]));
+    }
+    for field in ["plural", "kind"] {
+        if text(spec, &["names", field]).is_empty() {
+            errors.push(FieldError::required(format!("spec.names.{field}"), ""));
+        }
+    }
+    let versions = items(spec, &["versions"]);
+    if versions.iter().filter(|v| v["storage"] == true).count() != 1 {
+        errors.push(FieldError::invalid(
+            "spec.versions",
+            &spec["versions"],
+            "must have exactly one version marked as storage version",
+        ));
+    }
+    for (i, version) in versions.iter().enumerate() {
+        let schema = at(version, &["schema", "openAPIV3Schema"]);
+        if schema.is_none_or(|s| s.as_object().is_none_or(serde_json::Map::is_empty)) {
+            errors.push(FieldError::required(
+                format!("spec.versions[{i}].schema.openAPIV3Schema"),
+                "schemas are required",
+            ));
+        } else if schema.is_some_and(|s| s["type"] != "object") {
+            let field = format!("spec.versions[{i}].schema.openAPIV3Schema.type");
+            errors.push(FieldError::invalid(
+                field,
+                &schema.map_or(Value::Null, |s| s["type"].clone()),
+                "must be object at the root",
+            ));
+        }
+    }
+    if text(spec, &["conversion", "strategy"]) == "Webhook" {
+        let detail = "this API server converts between versions by their apiVersion only: use strategy None";
+        errors.push(FieldError::invalid("spec.conversion.strategy", &json!("Webhook"), detail));
+    }
+    errors
+}
+
+fn webhooks(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (i, webhook) in items(object, &["webhooks"]).iter().enumerate() {
+        let field = |name: &str| format!("webhooks[{i}].{name}");
+        let own_name = text(webhook, &["name"]);
+        if own_name.split('.').count() < 3 || subdomain_problem(own_name).is_some() {
+            let detail = "should be a domain with at least three segments separated by dots";
+            errors.push(FieldError::invalid(field("name"), &json!(own_name), detail));
+        }
+        let config = &webhook["clientConfig"];
+        let (url, service) = (text(config, &["url"]), config.get("service").is_some_and(|s| !s.is_null()));
+        if url.is_empty() != service {
+            errors.push(FieldError::required(field("clientConfig"), "exactly one of url or service is required"));
+        }
+        if !url.is_empty() && !url.starts_with("https://") {
+            let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+            errors.push(FieldError::invalid(field("clientConfig.url"), &json!(url), detail));
+        }
+        if !items(webhook, &["admissionReviewVersions"]).iter().any(|v| v == "v1") {
+            let detail = "must include at least one of v1, v1beta1";
+            errors.push(FieldError::invalid(
+                field("admissionReviewVersions"),
+                &webhook["admissionReviewVersions"],
+                detail,
+            ));
+        }
+        if !matches!(text(webhook, &["sideEffects"]), "None" | "NoneOnDryRun") {
+            errors.push(FieldError::unsupported(
+                field("sideEffects"),
+                &webhook["sideEffects"],
+                &["None", "NoneOnDryRun"],
+            ));
+        }
+        if !matches!(text(webhook, &["failurePolicy"]), "Fail" | "Ignore") {
+            errors.push(FieldError::unsupported(
+                field("failurePolicy"),
+                &webhook["failurePolicy"],
+                &["Fail", "Ignore"],
+            ));
+        }
+        let timeout = webhook["timeoutSeconds"].as_i64().unwrap_or(10);
+        if !(1..=30).contains(&timeout) {
+            let detail = "the timeout value must be between 1 and 30 seconds";
+            errors.push(FieldError::invalid(field("timeoutSeconds"), &json!(timeout), detail));
+        }
+        if !items(webhook, &["matchConditions"]).is_empty() {
+            let detail = "this API server evaluates no CEL expressions: use rules and selectors";
+            errors.push(FieldError::forbidden(field("matchConditions"), detail));
+        }
+    }
+    errors
+}
+
+fn role_binding(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if text(object, &["roleRef", "name"]).is_empty() {
+        errors.push(FieldError::required("roleRef.name", ""));
+    }
+    errors
+}

@@ -1,0 +1,124 @@
+//! Rules of Services and EndpointSlices.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use crate::api::names::{label_problem, subdomain_problem};
+use crate::api::object::{items, text};
+use crate::api::status::FieldError;
+
+pub fn service(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let spec = &object["spec"];
+    let kind = text(spec, &["type"]);
+    let kinds = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+    if !kinds.contains(&kind) {
+        errors.push(FieldError::unsupported("spec.type", &spec["type"], &kinds));
+    }
+    let ports = items(spec, &["ports"]);
+    let headless = text(spec, &["clusterIP"]) == "None";
+    if ports.is_empty() && kind != "ExternalName" && !headless {
+        errors.push(FieldError::required("spec.ports", ""));
+    }
+    if kind == "ExternalName" {
+        let name = text(spec, &["externalName"]).trim_end_matches('.');
+        if name.is_empty() {
+            errors.push(FieldError::required("spec.externalName", ""));
+        } else if let Some(problem) = subdomain_problem(name) {
+            errors.push(FieldError::invalid("spec.externalName", &json!(name), problem));
+        }
+    }
+    let affinities = ["ClientIP", "None"];
+    if !affinities.contains(&text(spec, &["sessionAffinity"])) {
+        errors.push(FieldError::unsupported("spec.sessionAffinity", &spec["sessionAffinity"], &affinities));
+    }
+    errors.extend(port_errors(ports));
+    errors
+}
+
+fn port_errors(ports: &[Value]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
+    for (i, port) in ports.iter().enumerate() {
+        let field = |name: &str| format!("spec.ports[{i}].{name}");
+        let name = text(port, &["name"]);
+        if name.is_empty() && ports.len() > 1 {
+            errors.push(FieldError::required(field("name"), ""));
+        } else if !name.is_empty() {
+            if let Some(problem) = label_problem(name) {
+                errors.push(FieldError::invalid(field("name"), &json!(name), problem));
+            }
+            if !names.insert(name) {
+                errors.push(FieldError::duplicate(field("name"), &json!(name)));
+            }
+        }
+        let range = "must be between 1 and 65535, inclusive";
+        if !(1..=65535).contains(&port["port"].as_i64().unwrap_or(0)) {
+            errors.push(FieldError::invalid(field("port"), &port["port"], range));
+        }
+        if port["targetPort"].as_i64().is_some_and(|p| !(1..=65535).contains(&p)) {
+            errors.push(FieldError::invalid(field("targetPort"), &port["targetPort"], range));
+        }
+        let protocols = ["SCTP", "TCP", "UDP"];
+        let protocol = text(port, &["protocol"]);
+        if !protocols.contains(&protocol) {
+            errors.push(FieldError::unsupported(field("protocol"), &port["protocol"], &protocols));
+        }
+        if !numbers.insert((port["port"].as_i64(), protocol)) {
+            let shown = json!({"port": port["port"], "protocol": protocol});
+            errors.push(FieldError::duplicate(format!("spec.ports[{i}]"), &shown));
+        }
+    }
+    errors
+}
+
+/// A Service's address can't be exchanged for another.
+pub fn changes(service: &Value, old: &Value) -> Vec<FieldError> {
+    let (now, before) = (text(service, &["spec", "clusterIP"]), text(old, &["spec", "clusterIP"]));
+    let external = [service, old].iter().any(|s| text(s, &["spec", "type"]) == "ExternalName");
+    if external || before.is_empty() || now == before {
+        return Vec::new();
+    }
+    let shown = json!([now]);
+    vec![FieldError::invalid("spec.clusterIPs[0]", &shown, "may not change once set")]
+}
+
+pub fn endpoint_slice(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let kind = text(object, &["addressType"]);
+    let kinds = ["FQDN", "IPv4", "IPv6"];
+    if kind.is_empty() {
+        errors.push(FieldError::required("addressType", ""));
+    } else if !kinds.contains(&kind) {
+        errors.push(FieldError::unsupported("addressType", &object["addressType"], &kinds));
+    }
+    for (i, endpoint) in items(object, &["endpoints"]).iter().enumerate() {
+        let addresses = items(endpoint, &["addresses"]);
+        if addresses.is_empty() {
+            let detail = "must contain at least 1 address";
+            errors.push(FieldError::required(format!("endpoints[{i}].addresses"), detail));
+        }
+        for (j, address) in addresses.iter().enumerate() {
+            let parsed: Option<IpAddr> = address.as_str().and_then(|a| a.parse().ok());
+            let good = match kind {
+                "IPv4" => parsed.is_some_and(|a| a.is_ipv4()),
+                "IPv6" => parsed.is_some_and(|a| a.is_ipv6()),
+                _ => true,
+            };
+            if !good {
+                let field = format!("endpoints[{i}].addresses[{j}]");
+                errors.push(FieldError::invalid(field, address, format!("must be an {kind} address")));
+            } else if parsed.is_some_and(|a| a.is_loopback()) {
+                let field = format!("endpoints[{i}].addresses[{j}]");
+                errors.push(FieldError::invalid(
+                    field,
+                    address,
+                    "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                ));
+            }
+        }
+    }
+    errors
+}

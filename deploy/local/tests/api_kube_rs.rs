@@ -1,0 +1,227 @@
+//! The API server as kube-rs uses it.
+
+mod api_support;
+
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::runtime::wait::await_condition;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::json;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn object<T: serde::de::DeserializeOwned>(value: serde_json::Value) -> T {
+    serde_json::from_value(value).expect("the object is well-formed")
+}
+
+#[tokio::test]
+async fn objects_are_created_read_changed_and_deleted() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    let made = maps
+        .create(&PostParams::default(), &object(json!({"metadata": {"name": "k"}, "data": {"a": "1"}})))
+        .await
+        .unwrap();
+    assert_eq!(made.metadata.namespace.as_deref(), Some("default"));
+    assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
+
+    let again = maps.create(&PostParams::default(), &object(json!({"metadata": {"name": "k"}}))).await;
+    let kube::Error::Api(status) = again.unwrap_err() else { panic!("a refusal is a Status") };
+    assert_eq!(
+        (status.code, status.reason.as_str(), status.message.as_str()),
+        (409, "AlreadyExists", "configmaps \"k\" already exists")
+    );
+
+    let merged = maps.patch("k", &PatchParams::default(), &Patch::Merge(json!({"data": {"b": "2"}}))).await.unwrap();
+    assert_eq!(merged.data.clone().unwrap().len(), 2);
+    let replaced = maps.replace("k", &PostParams::default(), &merged).await.unwrap();
+    assert_eq!(replaced.metadata.resource_version, merged.metadata.resource_version, "nothing changed");
+    let stale = maps.replace("k", &PostParams::default(), &made).await;
+    assert!(matches!(stale, Err(kube::Error::Api(s)) if s.code == 409 && s.reason == "Conflict"));
+
+    let listed = maps.list(&ListParams::default().fields("metadata.name=k")).await.unwrap();
+    assert_eq!(listed.items.len(), 1);
+    maps.delete("k", &DeleteParams::default()).await.unwrap();
+    assert!(maps.get_opt("k").await.unwrap().is_none());
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn a_watcher_sees_every_change() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+        let mut seen = std::pin::pin!(watcher(maps.clone(), config.labels("t=1")).applied_objects());
+        let write = async {
+            for i in 0..5 {
+                let map = object(json!({"metadata": {"name": format!("w{i}"), "labels": {"t": "1"}}}));
+                maps.create(&PostParams::default(), &map).await.unwrap();
+            }
+        };
+        let read = async {
+            let mut names = Vec::new();
+            while names.len() < 5 {
+                let map =
+                    tokio::time::timeout(PATIENCE, seen.try_next()).await.expect("an event in time").unwrap().unwrap();
+                names.push(map.metadata.name.unwrap());
+            }
+            names
+        };
+        let (_, mut names) = tokio::join!(write, read);
+        names.sort();
+        assert_eq!(names, ["w0", "w1", "w2", "w3", "w4"]);
+        maps.delete_collection(&DeleteParams::default(), &ListParams::default().labels("t=1")).await.unwrap();
+    }
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn pods_get_their_account_token_volume_and_defaults() {
+    let server = api_support::start().await;
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), "default");
+    let pod = object(
+        json!({"metadata": {"generateName": "p-"}, "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]}}),
+    );
+    let pod = pods.create(&PostParams::default(), &pod).await.unwrap();
+    let spec = pod.spec.unwrap();
+    assert_eq!(spec.service_account_name.as_deref(), Some("default"));
+    assert_eq!(spec.restart_policy.as_deref(), Some("Always"));
+    let mounts = spec.containers[0].volume_mounts.as_ref().unwrap();
+    assert_eq!(mounts[0].mount_path, "/var/run/secrets/kubernetes.io/serviceaccount");
+    assert!(spec.volumes.unwrap()[0].name.starts_with("kube-api-access-"));
+    assert_eq!(pod.status.unwrap().phase.as_deref(), Some("Pending"));
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn a_bound_pod_stays_until_its_node_lets_it_go() {
+    let server = api_support::start().await;
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), "default");
+    let pod = object(
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}}),
+    );
+    pods.create(&PostParams::default(), &pod).await.unwrap();
+    pods.patch_status(
+        "p",
+        &PatchParams::default(),
+        &Patch::Merge(json!({"status": {"phase": "Running", "podIP": "10.244.0.2"}})),
+    )
+    .await
+    .unwrap();
+    let left = pods.delete("p", &DeleteParams::default()).await.unwrap().left().expect("the pod is still there");
+    assert!(left.metadata.deletion_timestamp.is_some());
+    assert_eq!(left.metadata.deletion_grace_period_seconds, Some(30));
+    pods.delete("p", &DeleteParams::default().grace_period(0)).await.unwrap();
+    assert!(pods.get_opt("p").await.unwrap().is_none());
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn services_get_addresses_of_their_own() {
+    let server = api_support::start().await;
+    let services: Api<Service> = Api::namespaced(server.client.clone(), "default");
+    let kubernetes = services.get("kubernetes").await.unwrap();
+    assert_eq!(kubernetes.spec.unwrap().cluster_ip.as_deref(), Some("10.96.0.1"));
+    let mut addresses = Vec::new();
+    for name in ["a", "b"] {
+        let service =
+            object(json!({"metadata": {"name": name}, "spec": {"selector": {"app": "x"}, "ports": [{"port": 80}]}}));
+        let service = services.create(&PostParams::default(), &service).await.unwrap();
+        addresses.push(service.spec.unwrap().cluster_ip.unwrap());
+    }
+    assert_ne!(addresses[0], addresses[1]);
+    assert!(addresses.iter().all(|a| a.starts_with("10.")));
+    let taken =
+        object(json!({"metadata": {"name": "c"}, "spec": {"clusterIP": addresses[0], "ports": [{"port": 80}]}}));
+    assert!(matches!(services.create(&PostParams::default(), &taken).await, Err(kube::Error::Api(s)) if s.code == 422));
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn deployments_scale_and_their_dependents_go_with_them() {
+    let server = api_support::start().await;
+    let client = server.client.clone();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), "default");
+    let deployment = object(json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"app": "d"}},
+        "template": {"metadata": {"labels": {"app": "d"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}}));
+    let made = deployments.create(&PostParams::default(), &deployment).await.unwrap();
+    assert_eq!((made.spec.replicas, made.metadata.generation), (Some(1), Some(1)));
+    let scaled = deployments
+        .patch_scale("d", &PatchParams::default(), &Patch::Merge(json!({"spec": {"replicas": 3}})))
+        .await
+        .unwrap();
+    assert_eq!(scaled.spec.unwrap().replicas, Some(3));
+    assert_eq!(deployments.get("d").await.unwrap().metadata.generation, Some(2));
+
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    let owner = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": "d", "uid": made.metadata.uid, "controller": true, "blockOwnerDeletion": true});
+    let owned = object(json!({"metadata": {"name": "owned", "ownerReferences": [owner]}}));
+    maps.create(&PostParams::default(), &owned).await.unwrap();
+    let foreground =
+        DeleteParams { propagation_policy: Some(PropagationPolicy::Foreground), ..DeleteParams::default() };
+    deployments.delete("d", &foreground).await.unwrap();
+    let gone = await_condition(deployments.clone(), "d", |d: Option<&Deployment>| d.is_none());
+    tokio::time::timeout(PATIENCE, gone).await.expect("the deployment goes in time").unwrap();
+    assert!(maps.get_opt("owned").await.unwrap().is_none());
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn a_namespace_takes_its_content_along() {
+    let server = api_support::start().await;
+    let client = server.client.clone();
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    namespaces.create(&PostParams::default(), &object(json!({"metadata": {"name": "n"}}))).await.unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "n");
+    assert!(accounts.get_opt("default").await.unwrap().is_some());
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "n");
+    let held = object(json!({"metadata": {"name": "held", "finalizers": ["example.com/hold"]}}));
+    maps.create(&PostParams::default(), &held).await.unwrap();
+    namespaces.delete("n", &DeleteParams::default()).await.unwrap();
+    let refused = maps.create(&PostParams::default(), &object(json!({"metadata": {"name": "late"}}))).await;
+    assert!(matches!(refused, Err(kube::Error::Api(s)) if s.code == 403));
+    maps.patch(
+        "held",
+        &PatchParams::default(),
+        &Patch::Json::<()>(object(json!([{"op": "remove", "path": "/metadata/finalizers"}]))),
+    )
+    .await
+    .unwrap();
+    let gone = await_condition(namespaces.clone(), "n", |n: Option<&Namespace>| n.is_none());
+    tokio::time::timeout(PATIENCE, gone).await.expect("the namespace goes in time").unwrap();
+    assert!(maps.list(&ListParams::default()).await.unwrap().items.is_empty());
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn many_watchers_read_the_same_stream() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    let watchers: Vec<_> = (0..50)
+        .map(|_| {
+            let stream = watcher(maps.clone(), watcher::Config::default().labels("many=1")).applied_objects();
+            tokio::spawn(async move {
+                let mut stream = std::pin::pin!(stream.take(20));
+                let mut names = Vec::new();
+                while let Some(map) = stream.try_next().await.unwrap() {
+                    names.push(map.metadata.name.unwrap());
+                }
+                names.sort();
+                names.dedup();
+                names.len()
+            })
+        })
+        .collect();
+    for i in 0..20 {
+        let map = object(json!({"metadata": {"name": format!("m{i}"), "labels": {"many": "1"}}}));
+        maps.create(&PostParams::default(), &map).await.unwrap();
+    }
+    for watching in watchers {
+        assert_eq!(tokio::time::timeout(PATIENCE, watching).await.expect("in time").unwrap(), 20);
+    }
+    server.api.stop().await;
+}

@@ -1,0 +1,30 @@
+//! A running API server for tests, on a port of its own, with a data directory that goes with it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use fsm_local::api::{ApiConfig, ApiServer, HostDialer, listen};
+use kube::Client;
+
+pub struct TestServer {
+    pub api: ApiServer,
+    pub client: Client,
+    pub dir: tempfile::TempDir,
+}
+
+pub async fn start() -> TestServer {
+    start_in(tempfile::tempdir().expect("a temporary directory")).await
+}
+
+/// Starts a server with what another one left in its directory.
+pub async fn start_in(dir: tempfile::TempDir) -> TestServer {
+    let config = ApiConfig {
+        data_dir: dir.path().join("api"),
+        listeners: vec![listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port")],
+        extra_names: Vec::new(),
+        dialer: Arc::new(HostDialer),
+    };
+    let api = ApiServer::start(config).await.expect("the API server starts");
+    let client = Client::try_from(api.client_config().expect("a client configuration")).expect("a client");
+    TestServer { api, client, dir }
+}
