@@ -10,10 +10,10 @@ mod verify;
 
 use clap::{Args, Subcommand};
 
-pub(crate) use self::moment::Moment;
+pub(crate) use self::moment::{Moment, time_text};
 pub(crate) use self::ndjson::{json_line, parse_line};
-pub(crate) use self::output::{Format, Out};
-pub(crate) use self::source::HistoryArgs;
+pub(crate) use self::output::{Format, Out, ignore_closed_pipe};
+pub(crate) use self::source::{History, HistoryArgs};
 
 /// The event log: what happened to the mesh, in order.
 #[derive(Debug, Args)]
@@ -45,5 +45,5 @@ pub async fn run(args: LogArgs) -> anyhow::Result<()> {
         LogCommand::Tail(args) => ls::tail(args).await,
         LogCommand::Verify(args) => verify::run(args).await,
     };
-    output::ignore_closed_pipe(done)
+    ignore_closed_pipe(done)
 }

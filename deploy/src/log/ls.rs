@@ -19,6 +19,8 @@ const LAST: usize = 20;
 pub(super) struct LsArgs {
     #[command(flatten)]
     history: HistoryArgs,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     filter: Filter,
     /// Begin at this seq or time (or -5m).
@@ -39,6 +41,8 @@ pub(super) struct LsArgs {
 pub(super) struct TailArgs {
     #[command(flatten)]
     history: HistoryArgs,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     #[command(flatten)]
     filter: Filter,
     /// Begin at this seq or time instead of the last records.
@@ -50,6 +54,8 @@ pub(super) struct TailArgs {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     history: HistoryArgs,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
     /// Which record.
     seq: u64,
 }
@@ -88,7 +94,7 @@ pub(super) async fn run(args: LsArgs) -> anyhow::Result<()> {
     };
     let last = args.last.or(args.at.map(|_| LAST));
 
-    let mut listing = Listing::new(args.history.output);
+    let mut listing = Listing::new(args.output);
     let mut kept = std::collections::VecDeque::new();
     let mut records = history.records(from, false);
     'history: while let Some(batch) = records.try_next().await? {
@@ -124,7 +130,7 @@ pub(super) async fn tail(args: TailArgs) -> anyhow::Result<()> {
             Seq((last + 1).saturating_sub(LAST as u64))
         }
     };
-    let mut listing = Listing::new(args.history.output);
+    let mut listing = Listing::new(args.output);
     listing.out.live = true;
     let mut records = history.records(from, true);
     while let Some(batch) = records.try_next().await? {
@@ -143,7 +149,7 @@ pub(super) async fn show(args: ShowArgs) -> anyhow::Result<()> {
         bail!("{} has no record {}: `fsm log stat` says which there are", history.place(), args.seq);
     };
     let mut out = Out::new();
-    if args.history.output == Format::Json {
+    if args.output == Format::Json {
         out.line(json_line(record)?)?;
     } else {
         out.line(format_args!("seq     {}", record.seq))?;

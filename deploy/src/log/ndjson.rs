@@ -35,6 +35,13 @@ pub(crate) fn json_line(record: &Record) -> anyhow::Result<String> {
 
 /// Reads a line. The trace context comes back without span id and flags, which the form doesn't carry.
 pub(crate) fn parse_line(line: &str) -> anyhow::Result<Record> {
+    #[derive(Deserialize)]
+    struct Failed {
+        error: String,
+    }
+    if let Ok(Failed { error }) = serde_json::from_str(line) {
+        anyhow::bail!("the history breaks off: {error}");
+    }
     let line: Line<'_> = serde_json::from_str(line).context(
         "this line is no record: expected {\"seq\", \"time_us\", \"topic\", \"key\", \"body\"} as `fsm log ls -o json` prints",
     )?;
@@ -65,6 +72,12 @@ mod tests {
         let line = json_line(&record).unwrap();
         assert!(!line.contains('\n'));
         assert_eq!(parse_line(&line).unwrap(), record);
+    }
+
+    #[test]
+    fn the_error_at_the_end_of_a_controllers_answer_is_passed_on() {
+        let error = parse_line(r#"{"error":"the frame that begins at seq 7 is damaged"}"#).unwrap_err();
+        assert!(error.to_string().contains("seq 7"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 
 pub(crate) use self::controller::Controller;
-use super::{Format, Moment, parse_line};
+use super::{Moment, parse_line};
 
 /// How many lines of a file make a batch.
 const LINES: usize = 256;
@@ -22,8 +22,8 @@ const LINES: usize = 256;
 /// Where to read history from.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// The log's directory; no other process may have it open.
-    #[arg(long, value_name = "DIR", group = "history")]
+    /// The log's directory, which no other process may have open; or a file of records as `fsm log ls -o json` prints them.
+    #[arg(long, value_name = "DIR|FILE", group = "history")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The debug address of a running controller.
     #[arg(
@@ -34,8 +34,6 @@ pub(crate) struct HistoryArgs {
         conflicts_with = "data_dir"
     )]
     pub(crate) controller: String,
-    #[arg(short, long, value_enum, default_value_t)]
-    pub(crate) output: Format,
 }
 
 /// History, wherever it is.
@@ -49,6 +47,7 @@ pub(crate) enum History {
 pub(crate) type Batches = BoxStream<'static, anyhow::Result<RecordBatch>>;
 
 impl HistoryArgs {
+    /// Opens it.
     pub(crate) fn open(&self) -> anyhow::Result<History> {
         match &self.data_dir {
             Some(dir) => History::open(dir.clone()),

@@ -16,6 +16,8 @@ use super::{Format, HistoryArgs, Out};
 pub(super) struct StatArgs {
     #[command(flatten)]
     history: HistoryArgs,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -49,7 +51,7 @@ pub(super) async fn run(args: StatArgs) -> anyhow::Result<()> {
         stat.stored = Some(Stored::new(&summary, log.stored_bytes()?));
     }
     let mut out = Out::new();
-    match args.history.output {
+    match args.output {
         Format::Json => out.json(&stat)?,
         Format::Text => out.table(&stat.rows())?,
     }

@@ -1,0 +1,100 @@
+//! `fsm replay config`.
+
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use fsm_actors::Fact;
+use fsm_actors::catalog::ObjectName;
+use fsm_actors::fact::Ack;
+use fsm_proxy_config::ConfigSet;
+use fsm_store::Seq;
+
+use super::format;
+use super::past::{At, Past, each_record};
+use crate::log::{Out, time_text};
+
+#[derive(Debug, Args)]
+pub(super) struct ConfigArgs {
+    #[command(flatten)]
+    at: At,
+    /// The proxy: <namespace>/<pod>.
+    #[arg(long, value_name = "NAMESPACE/POD")]
+    proxy: ObjectName,
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// The form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// The names of the resources, and the record that last changed each.
+    #[default]
+    Text,
+    /// Everything, decoded.
+    Json,
+    Yaml,
+    /// Only the digest, as proxies acknowledge it: SHA-256 over names and bytes of all resources.
+    Digest,
+}
+
+pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
+    let history = args.at.history()?;
+    let past = args.at.past(&history, |_| ()).await?;
+    let config = past.core.config_of(&args.proxy).ok_or_else(|| args.unknown(&past))?;
+    let mut out = Out::new();
+    match args.output {
+        Format::Digest => out.line(config.digest())?,
+        Format::Json => format::Format::Json.print(&mut out, &config.to_json())?,
+        Format::Yaml => format::Format::Yaml.print(&mut out, &config.to_json())?,
+        Format::Text => {
+            // An acknowledgement comes after what it acknowledges: it may lie behind the moment that was asked for.
+            let mut last: Option<(Seq, Ack)> = None;
+            each_record(&history, Seq(u64::MAX), |record| {
+                if record.entry.topic == "ack"
+                    && let Ok(Fact::Ack(ack)) = Fact::parse(&record.entry)
+                    && ack.proxy == args.proxy
+                    && ack.seq <= past.core.seq()
+                {
+                    last = Some((record.seq, ack));
+                }
+            })
+            .await?;
+            args.text(&mut out, &past, &config, last.as_ref())?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+impl ConfigArgs {
+    fn unknown(&self, past: &Past) -> anyhow::Error {
+        let proxies: Vec<String> = past.core.proxies().map(ToString::to_string).collect();
+        let there = if proxies.is_empty() { "none".into() } else { proxies.join(", ") };
+        let (seq, time) = (past.core.seq(), time_text(past.time));
+        anyhow!("there was no proxy {} at seq {seq} ({time}); there were: {there}", self.proxy)
+    }
+
+    fn text(&self, out: &mut Out, past: &Past, config: &ConfigSet, last: Option<&(Seq, Ack)>) -> anyhow::Result<()> {
+        let digest = config.digest();
+        out.line(format_args!("proxy         {}", self.proxy))?;
+        out.line(format_args!("seq           {} ({})", past.core.seq(), time_text(past.time)))?;
+        out.line(format_args!("digest        {digest}"))?;
+        let acknowledged = match last {
+            None => "never".into(),
+            Some((record, ack)) if ack.digest == digest => {
+                format!("seq {}, in record {record}: the same digest", ack.seq)
+            }
+            Some((record, ack)) => {
+                format!("seq {}, in record {record}: {}, an earlier configuration", ack.seq, ack.digest)
+            }
+        };
+        out.line(format_args!("acknowledged  {acknowledged}"))?;
+        out.line("")?;
+        let mut rows = vec![["RESOURCE", "RECORD", "BYTES"].map(str::to_owned).to_vec()];
+        rows.extend(
+            config
+                .resources
+                .iter()
+                .map(|(name, entry)| vec![name.to_string(), entry.version.to_string(), entry.bytes.len().to_string()]),
+        );
+        Ok(out.table(&rows)?)
+    }
+}
