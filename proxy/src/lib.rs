@@ -12,6 +12,7 @@
 
 pub mod accept;
 mod context;
+pub mod control;
 mod drain;
 mod headers;
 mod inbound;
@@ -23,6 +24,7 @@ mod reply;
 mod serve;
 pub mod sidecar;
 mod stream;
+pub mod telemetry;
 mod throttle;
 pub mod tls;
 mod upstream;

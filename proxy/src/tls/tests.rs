@@ -77,7 +77,7 @@ async fn a_server_that_is_somebody_else_is_refused() {
     let (buyer, thief) = (tls(ca.issue(BUYER, DAY)), tls(ca.issue(BUYER, DAY)));
     let outcome = handshake(buyer.client_config(&id(STORE)).unwrap(), thief.server_config().unwrap()).await;
     let reason = outcome.client.unwrap_err();
-    assert!(reason.contains(&format!("{BUYER}")) && reason.contains(STORE), "{reason}");
+    assert!(reason.contains(BUYER) && reason.contains(STORE), "{reason}");
     assert!(outcome.server.is_err());
 }
 
