@@ -1,0 +1,196 @@
+//! `fsm install` and `fsm uninstall mesh`: the control plane as ordinary objects.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::api::DynamicObject;
+use kube::{Api, Client};
+
+use crate::cluster::{Applier, parse_manifest};
+
+/// The CustomResourceDefinitions of SMI and FSM.
+const CRDS: &[(&str, &str)] = &[
+    ("traffictargets.access.smi-spec.io.yaml", include_str!("../crds/traffictargets.access.smi-spec.io.yaml")),
+    ("httproutegroups.specs.smi-spec.io.yaml", include_str!("../crds/httproutegroups.specs.smi-spec.io.yaml")),
+    ("tcproutes.specs.smi-spec.io.yaml", include_str!("../crds/tcproutes.specs.smi-spec.io.yaml")),
+    ("trafficsplits.split.smi-spec.io.yaml", include_str!("../crds/trafficsplits.split.smi-spec.io.yaml")),
+    ("meshconfigs.config.flomesh.io.yaml", include_str!("../crds/meshconfigs.config.flomesh.io.yaml")),
+];
+
+const CONTROL_PLANE: &str = include_str!("../charts/fsm/manifests/fsm.yaml");
+
+/// Install the control plane into the cluster of the current kubeconfig.
+#[derive(Clone, Debug, Parser)]
+pub struct InstallArgs {
+    /// Name of the mesh; namespaces join it by the label flomesh.io/monitored-by.
+    #[arg(long, default_value = "fsm")]
+    pub mesh_name: String,
+    /// Namespace of the control plane.
+    #[arg(long, default_value = "fsm-system")]
+    pub fsm_namespace: String,
+    /// Trust domain of the workloads' identities.
+    #[arg(long, default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// Let every workload of the mesh call every other, whatever the TrafficTargets say.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub permissive: bool,
+    /// Let workloads reach destinations outside the mesh.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    pub egress: bool,
+    /// Image of the controller.
+    #[arg(long, default_value = "flomesh/fsm-controller:latest")]
+    pub image: String,
+    /// Keep the event log in this folder of the node (default: in the pod, and gone with it).
+    #[arg(long)]
+    pub log_host_path: Option<PathBuf>,
+    /// Where traces are sent (OTLP over gRPC), for controller and proxies.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    /// How long to wait for the controller to be ready.
+    #[arg(long, default_value = "90")]
+    pub timeout_seconds: u64,
+}
+
+impl Default for InstallArgs {
+    fn default() -> Self {
+        Self::parse_from(["install"])
+    }
+}
+
+/// Remove parts of a mesh.
+#[derive(Debug, Parser)]
+pub struct UninstallArgs {
+    #[command(subcommand)]
+    what: Uninstall,
+}
+
+#[derive(Debug, Subcommand)]
+enum Uninstall {
+    /// The control plane; workloads keep their proxies until they are restarted.
+    Mesh {
+        #[arg(long, default_value = "fsm")]
+        mesh_name: String,
+        #[arg(long, default_value = "fsm-system")]
+        fsm_namespace: String,
+        /// Also remove the CustomResourceDefinitions, and with them every policy object.
+        #[arg(long)]
+        delete_cluster_wide_resources: bool,
+    },
+}
+
+/// `fsm install` from the command line.
+pub async fn run(args: InstallArgs) -> anyhow::Result<()> {
+    let client = default_client().await?;
+    install(&client, &args).await?;
+    println!("FSM installed successfully in namespace [{}] with mesh name [{}]", args.fsm_namespace, args.mesh_name);
+    Ok(())
+}
+
+/// `fsm uninstall` from the command line.
+pub async fn run_uninstall(args: UninstallArgs) -> anyhow::Result<()> {
+    let Uninstall::Mesh { mesh_name, fsm_namespace, delete_cluster_wide_resources } = args.what;
+    let client = default_client().await?;
+    let install = InstallArgs { mesh_name, fsm_namespace, ..InstallArgs::default() };
+    let mut applier = Applier::new(client);
+    applier.delete(&webhooks(&install.mesh_name)?).await?;
+    applier.delete(&control_plane(&install)?).await?;
+    if delete_cluster_wide_resources {
+        applier.delete(&crds()?).await?;
+    }
+    println!("mesh [{}] is removed; its workloads keep their proxies until they are restarted", install.mesh_name);
+    Ok(())
+}
+
+/// A client for the current kubeconfig (or, in a pod, for the cluster around it).
+pub async fn default_client() -> anyhow::Result<Client> {
+    Client::try_default().await.context("no cluster: set KUBECONFIG, or start one with `fsm local up`")
+}
+
+/// Applies the CustomResourceDefinitions and the control plane, and waits until the controller is ready.
+pub async fn install(client: &Client, args: &InstallArgs) -> anyhow::Result<()> {
+    let mut applier = Applier::new(client.clone());
+    applier.apply(&crds()?).await?;
+    applier.apply(&control_plane(args)?).await?;
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &args.fsm_namespace);
+    let ready = kube::runtime::wait::await_condition(deployments, "fsm-controller", |found: Option<&Deployment>| {
+        found.and_then(|it| it.status.as_ref()).is_some_and(|status| status.ready_replicas.unwrap_or(0) > 0)
+    });
+    tokio::time::timeout(Duration::from_secs(args.timeout_seconds), ready).await.with_context(|| {
+        format!(
+            "the controller was not ready within {} s; see `kubectl -n {ns} get pods` and `kubectl -n {ns} logs deploy/fsm-controller`",
+            args.timeout_seconds,
+            ns = args.fsm_namespace
+        )
+    })??;
+    Ok(())
+}
+
+fn crds() -> anyhow::Result<Vec<DynamicObject>> {
+    CRDS.iter().try_fold(Vec::new(), |mut all, (name, text)| {
+        all.extend(parse_manifest(name, text)?);
+        Ok(all)
+    })
+}
+
+fn control_plane(args: &InstallArgs) -> anyhow::Result<Vec<DynamicObject>> {
+    let log_volume = match &args.log_host_path {
+        Some(path) => serde_json::json!({ "path": path, "type": "DirectoryOrCreate" }),
+        None => serde_json::json!({}),
+    };
+    let volume_kind = if args.log_host_path.is_some() { "hostPath" } else { "emptyDir" };
+    let env: Vec<_> = args
+        .otlp_endpoint
+        .iter()
+        .map(|endpoint| serde_json::json!({ "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint }))
+        .collect();
+    // Values go in as JSON, which is YAML: no value can break out of its place.
+    let text = [
+        ("${NAMESPACE}", args.fsm_namespace.clone()),
+        ("${MESH}", args.mesh_name.clone()),
+        ("${TRUST_DOMAIN}", args.trust_domain.clone()),
+        ("${IMAGE}", serde_json::json!(args.image).to_string()),
+        ("${PERMISSIVE}", args.permissive.to_string()),
+        ("${EGRESS}", args.egress.to_string()),
+        ("${ENV}", serde_json::json!(env).to_string()),
+        ("${LOG_VOLUME}", format!("{volume_kind}: {log_volume}")),
+    ]
+    .into_iter()
+    .fold(CONTROL_PLANE.to_owned(), |text, (key, value)| text.replace(key, &value));
+    parse_manifest("the control plane's manifest", &text)
+}
+
+/// The webhook configurations that the controller made for itself.
+fn webhooks(mesh_name: &str) -> anyhow::Result<Vec<DynamicObject>> {
+    let object = |kind: &str, name: String| {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": { "name": name },
+        }))
+    };
+    Ok(vec![
+        object("MutatingWebhookConfiguration", format!("fsm-webhook-{mesh_name}"))?,
+        object("ValidatingWebhookConfiguration", format!("fsm-validator-mesh-{mesh_name}"))?,
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{InstallArgs, control_plane, crds};
+
+    #[test]
+    fn every_placeholder_is_filled_in() {
+        let args = InstallArgs { log_host_path: Some("/var/lib/fsm".into()), ..InstallArgs::default() };
+        let objects = control_plane(&args).unwrap();
+        let text = serde_json::to_string(&objects).unwrap();
+        assert!(!text.contains("${"), "{text}");
+        assert!(text.contains(r#""hostPath":{"path":"/var/lib/fsm","type":"DirectoryOrCreate"}"#), "{text}");
+        assert_eq!(objects.len(), 10);
+    }
+
+    #[test]
+    fn the_embedded_crds_are_objects() {
+        assert!(crds().unwrap().iter().all(|crd| crd.types.as_ref().unwrap().kind == "CustomResourceDefinition"));
+    }
+}
