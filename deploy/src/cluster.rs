@@ -21,8 +21,9 @@ pub fn parse_manifest(source: &str, text: &str) -> anyhow::Result<Vec<DynamicObj
         if value.is_null() {
             continue;
         }
-        let object: DynamicObject = serde_json::from_value(value)
-            .with_context(|| format!("{} is not a Kubernetes object: apiVersion, kind and metadata are needed", place()))?;
+        let object: DynamicObject = serde_json::from_value(value).with_context(|| {
+            format!("{} is not a Kubernetes object: apiVersion, kind and metadata are needed", place())
+        })?;
         if object.types.is_none() || object.metadata.name.is_none() {
             bail!("{}: apiVersion, kind and metadata.name are needed", place());
         }
@@ -95,7 +96,8 @@ async fn find_kind(client: &Client, gvk: &GroupVersionKind) -> anyhow::Result<(A
         match oneshot::pinned_kind(client, gvk).await {
             Ok(found) => return Ok(found),
             Err(error) if attempt == ATTEMPTS => {
-                return Err(error).context("the cluster does not serve this kind; is its CustomResourceDefinition installed?");
+                return Err(error)
+                    .context("the cluster does not serve this kind; is its CustomResourceDefinition installed?");
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }

@@ -22,6 +22,14 @@ struct Cli {
     command: Command,
 }
 
+/// One of the other programs, by its arguments.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Program<A: clap::Args> {
+    #[command(flatten)]
+    args: A,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::DemoArgs),
@@ -41,9 +49,9 @@ fn main() -> ExitCode {
     let called_as = std::env::args_os().next().unwrap_or_default();
     let program = Path::new(&called_as).file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let ended = match program {
-        "fsm-controller" => fsm_actors::cli::main(fsm_actors::cli::Args::parse()),
-        "fsm-proxy" => fsm_proxy::cli::main(fsm_proxy::cli::Args::parse()),
-        "fsm-interceptor" => fsm_ebpf::cli::main(fsm_ebpf::cli::Args::parse()),
+        "fsm-controller" => fsm_actors::cli::main(Program::parse().args),
+        "fsm-proxy" => fsm_proxy::cli::main(Program::parse().args),
+        "fsm-interceptor" => fsm_ebpf::cli::main(Program::parse().args),
         _ => run(Cli::parse().command),
     };
     match ended {

@@ -81,11 +81,15 @@ pub async fn run(args: NamespaceArgs) -> anyhow::Result<()> {
 async fn add(api: &Api<Namespace>, name: &str, mesh: &str, inject: bool) -> anyhow::Result<()> {
     let namespace = api.get(name).await.with_context(|| format!("namespace {name}"))?;
     if namespace.labels().contains_key(IGNORE) {
-        bail!("namespace {name} is ignored; to add it, remove its label first: kubectl label namespace {name} {IGNORE}-");
+        bail!(
+            "namespace {name} is ignored; to add it, remove its label first: kubectl label namespace {name} {IGNORE}-"
+        );
     }
     match namespace.labels().get(MONITORED_BY) {
         Some(other) if other != mesh => {
-            bail!("namespace {name} belongs to mesh {other}; remove it there first: fsm namespace remove {name} --mesh-name {other}")
+            bail!(
+                "namespace {name} belongs to mesh {other}; remove it there first: fsm namespace remove {name} --mesh-name {other}"
+            )
         }
         _ => {}
     }
@@ -101,11 +105,14 @@ async fn remove(api: &Api<Namespace>, name: &str, mesh: &str) -> anyhow::Result<
         Some(found) => bail!("namespace {name} belongs to mesh {found}, not {mesh}: give --mesh-name {found}"),
         None => bail!("namespace {name} belongs to no mesh"),
     }
-    patch(api, name, json!({ "metadata": { "labels": { MONITORED_BY: null }, "annotations": { INJECTION: null } } })).await
+    patch(api, name, json!({ "metadata": { "labels": { MONITORED_BY: null }, "annotations": { INJECTION: null } } }))
+        .await
 }
 
 async fn patch(api: &Api<Namespace>, name: &str, change: serde_json::Value) -> anyhow::Result<()> {
-    api.patch(name, &PatchParams::default(), &Patch::Merge(change)).await.with_context(|| format!("namespace {name}"))?;
+    api.patch(name, &PatchParams::default(), &Patch::Merge(change))
+        .await
+        .with_context(|| format!("namespace {name}"))?;
     Ok(())
 }
 

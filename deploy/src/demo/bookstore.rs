@@ -153,10 +153,14 @@ impl Bookstore {
     /// Sets the weights of v1 and v2, and waits until every proxy concerned has acknowledged them.
     pub async fn split(&self, v1: u32, v2: u32) -> anyhow::Result<Seq> {
         let splits = self.api("split.smi-spec.io", "v1alpha4", "TrafficSplit", "bookstore");
-        let backends = json!([{ "service": "bookstore-v1", "weight": v1 }, { "service": "bookstore-v2", "weight": v2 }]);
+        let backends =
+            json!([{ "service": "bookstore-v1", "weight": v1 }, { "service": "bookstore-v2", "weight": v2 }]);
         let before = self.observer.seq();
         let change = Patch::Merge(json!({ "spec": { "backends": backends } }));
-        splits.patch("bookstore-split", &PatchParams::default(), &change).await.context("TrafficSplit bookstore-split")?;
+        splits
+            .patch("bookstore-split", &PatchParams::default(), &change)
+            .await
+            .context("TrafficSplit bookstore-split")?;
         self.settled(before, "split.smi-spec.io/v1alpha4/TrafficSplit bookstore/bookstore-split").await
     }
 

@@ -60,7 +60,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     };
     let kept = bookstore.stop(!args.check).await;
     if let (Ok(Some(_)) | Ok(None), Ok(Some(log)), false) = (&ended, &kept, args.check) {
-        say(&format!("\nThe mesh is gone; its memory is kept. Look back with:\n  fsm log ls --data-dir {0}\n  fsm replay state TrafficSplit --at -1m --data-dir {0}", log.display()));
+        say(&format!(
+            "\nThe mesh is gone; its memory is kept. Look back with:\n  fsm log ls --data-dir {0}\n  fsm replay state TrafficSplit --at -1m --data-dir {0}",
+            log.display()
+        ));
     }
     let report = ended?;
     kept?;

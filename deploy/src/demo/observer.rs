@@ -4,14 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context;
-use fsm_store::{Record, Seq};
 use fsm_local::LocalCluster;
+use fsm_store::{Record, Seq};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::fetch;
 use super::latency::Propagation;
-use crate::log::record_from_json;
+use crate::log::parse_line;
 
 /// What was seen of the log so far.
 struct Seen {
@@ -73,7 +73,9 @@ impl Observer {
         };
         let waited = tokio::time::timeout(timeout, waiting).await;
         waited.unwrap_or_else(|_| match found {
-            Some(seq) => Err(anyhow::anyhow!("{key}: not every proxy has acknowledged record {seq} within {timeout:?}")),
+            Some(seq) => {
+                Err(anyhow::anyhow!("{key}: not every proxy has acknowledged record {seq} within {timeout:?}"))
+            }
             None => Err(anyhow::anyhow!("{key}: the change did not reach the log within {timeout:?}")),
         })
     }
@@ -100,17 +102,14 @@ async fn follow(cluster: Arc<LocalCluster>, seen: Arc<Mutex<Seen>>, report: watc
     }
 }
 
-async fn follow_once(
-    cluster: &LocalCluster,
-    seen: &Mutex<Seen>,
-    report: &watch::Sender<Seq>,
-) -> anyhow::Result<()> {
+async fn follow_once(cluster: &LocalCluster, seen: &Mutex<Seen>, report: &watch::Sender<Seq>) -> anyhow::Result<()> {
     let controller = super::bookstore::pod_of(cluster, super::bookstore::MESH_NAMESPACE, "fsm-controller").await?;
     let stream = cluster.dial_pod(super::bookstore::MESH_NAMESPACE, &controller, 9092).await?;
     let from = report.borrow().next();
     let mut lines = fetch::lines(stream, &format!("/records?from={from}&follow=true")).await?;
     while let Some(lines) = lines.next().await? {
-        let records = lines.iter().map(|line| record_from_json(line)).collect::<anyhow::Result<Vec<Record>>>()?;
+        let records =
+            lines.iter().map(|line| parse_line(std::str::from_utf8(line)?)).collect::<anyhow::Result<Vec<Record>>>()?;
         let Some(last) = records.last().map(|record| record.seq) else { continue };
         {
             let mut seen = lock(seen);

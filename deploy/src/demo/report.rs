@@ -137,7 +137,13 @@ mod tests {
     #[test]
     fn a_difference_counts_backends_that_are_new() {
         let earlier = Sales { total: 5, ok: 5, by_backend: [("a".into(), 5)].into(), ..Sales::default() };
-        let now = Sales { total: 9, ok: 8, denied: 1, by_backend: [("a".into(), 5), ("b".into(), 3)].into(), ..Sales::default() };
+        let now = Sales {
+            total: 9,
+            ok: 8,
+            denied: 1,
+            by_backend: [("a".into(), 5), ("b".into(), 3)].into(),
+            ..Sales::default()
+        };
         let since = now.since(&earlier);
         assert_eq!((since.total, since.ok, since.denied, since.of("a"), since.of("b")), (4, 3, 1, 0, 3));
     }

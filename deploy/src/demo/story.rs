@@ -48,7 +48,9 @@ impl<'a> Story<'a> {
 
         say("half of the buyers are sent to v2: 50/50");
         store.split(50, 50).await?;
-        add(self.watch("split-50-50", |seen| seen.ok == seen.total && (0.35..0.65).contains(&share_of_v2(seen))).await?);
+        add(self
+            .watch("split-50-50", |seen| seen.ok == seen.total && (0.35..0.65).contains(&share_of_v2(seen)))
+            .await?);
 
         say("v2 has proved itself: 0/100");
         store.split(0, 100).await?;
@@ -127,9 +129,9 @@ impl<'a> Story<'a> {
 
     fn replay(&self) -> anyhow::Result<(Phase, Replayed)> {
         let records = self.bookstore.observer.records();
-        let verified = fsm_actors::replay::verify(records.iter());
+        let verified = fsm_actors::replay::verify(&records);
         let replayed =
-            Replayed { versions_checked: verified.versions_checked, identical: verified.identical };
+            Replayed { versions_checked: verified.versions_checked, identical: verified.differences.is_empty() };
         let mut measured = Map::new();
         measured.insert("records".into(), json!(records.len()));
         measured.insert("versions_checked".into(), json!(replayed.versions_checked));
@@ -185,11 +187,15 @@ fn phase(name: &'static str, ok: bool, seen: &Sales) -> Phase {
 fn summary(measured: &Map<String, Value>) -> String {
     let part = |(key, value): (&String, &Value)| match value {
         Value::String(text) => format!("{key} {text}"),
-        Value::Object(parts) => {
-            parts.iter().filter(|(_, count)| **count != json!(0)).map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(" / ")
-        }
+        Value::Object(parts) => parts
+            .iter()
+            .filter(|(_, count)| **count != json!(0))
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect::<Vec<_>>()
+            .join(" / "),
         other => format!("{key} {other}"),
     };
-    let parts: Vec<String> = measured.iter().filter(|(_, value)| **value != json!(0)).map(part).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<String> =
+        measured.iter().filter(|(_, value)| **value != json!(0)).map(part).filter(|part| !part.is_empty()).collect();
     parts.join(", ")
 }

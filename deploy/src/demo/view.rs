@@ -51,7 +51,11 @@ pub async fn show(bookstore: &Bookstore, story: &Story<'_>, stay: bool) -> anyho
     let mut terminal = ratatui::try_init().context("cannot use this terminal; try --no-ui")?;
     let told = async {
         let report = story.tell(&say).await?;
-        say(if stay { "That was the story. The mesh stays up: change it with kubectl; q ends it." } else { "The end." });
+        say(if stay {
+            "That was the story. The mesh stays up: change it with kubectl; q ends it."
+        } else {
+            "The end."
+        });
         lock(&scene).ended = true;
         if stay {
             std::future::pending::<()>().await;
@@ -131,13 +135,9 @@ fn draw(frame: &mut Frame<'_>, scene: &Scene, kubeconfig: &str) {
     let [head, body, foot] =
         Layout::vertical([Constraint::Length(1), Constraint::Min(10), Constraint::Length(1)]).areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(body);
-    let [v1, v2, refused, shares] = Layout::vertical([
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-        Constraint::Fill(1),
-        Constraint::Length(5),
-    ])
-    .areas(left);
+    let [v1, v2, refused, shares] =
+        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(5)])
+            .areas(left);
     let [story, changes] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(right);
 
     let title = Line::from(vec![" FSM ".bold().black().on_cyan(), "  the bookstore, in a mesh on this machine".into()]);

@@ -114,8 +114,11 @@ impl Client {
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
         let mut connection = match self.connection.take() {
-            Some(mut connection) if connection.ready().await.is_ok() => connection,
-            _ => connect(&self.target).await?,
+            Some(mut kept) => match kept.ready().await {
+                Ok(()) => kept,
+                Err(_) => connect(&self.target).await?,
+            },
+            None => connect(&self.target).await?,
         };
         let (head, body) = connection.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
