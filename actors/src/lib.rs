@@ -12,6 +12,8 @@ pub mod core;
 pub mod debug;
 pub mod fact;
 mod facts;
+#[cfg(test)]
+mod fixture;
 pub mod metrics;
 pub mod publish;
 pub mod replay;

@@ -6,6 +6,7 @@
 pub mod certs;
 pub mod injection;
 pub mod message;
+pub mod pod;
 mod resources;
 pub mod routes;
 mod shell;

@@ -2,8 +2,6 @@
 
 mod actor;
 mod state;
-#[cfg(test)]
-mod tests;
 
 pub use actor::InjectionActor;
 pub use state::Injection;

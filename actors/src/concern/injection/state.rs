@@ -22,6 +22,12 @@ impl Injection {
         &self.mesh
     }
 
+    /// Whether a namespace belongs to this mesh, as far as the log has come. The API server asks the webhook about pods of
+    /// namespaces of the mesh only: if this says no, the namespace's last change may still be on its way.
+    pub fn monitors(&self, namespace: &str) -> bool {
+        self.namespace(namespace).is_some_and(|namespace| self.mesh.monitors(namespace))
+    }
+
     /// A namespace by its name.
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.get(&ObjectName::new("", name)).map(|namespace| &**namespace)
