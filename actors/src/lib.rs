@@ -6,6 +6,7 @@
 pub mod admission;
 pub mod ca;
 pub mod catalog;
+pub mod cli;
 pub mod concern;
 pub mod control_plane;
 pub mod core;

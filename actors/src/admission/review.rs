@@ -79,7 +79,7 @@ pub enum AdmissionResponse {
     /// Let it pass, with these warnings for the user.
     Allowed { warnings: Vec<String> },
     /// Let it pass, changed by this JSON patch.
-    Patched { patch: Value },
+    Patched { patch: Value, warnings: Vec<String> },
     /// Refuse it, for this reason.
     Denied { message: String, warnings: Vec<String> },
 }
@@ -90,9 +90,10 @@ impl AdmissionResponse {
         let mut response = json!({ "uid": uid, "allowed": !matches!(self, Self::Denied { .. }) });
         match self {
             Self::Allowed { warnings } => set_warnings(&mut response, warnings),
-            Self::Patched { patch } => {
+            Self::Patched { patch, warnings } => {
                 response["patchType"] = "JSONPatch".into();
                 response["patch"] = STANDARD.encode(patch.to_string()).into();
+                set_warnings(&mut response, warnings);
             }
             Self::Denied { message, warnings } => {
                 response["status"] = json!({ "code": 403, "reason": "Forbidden", "message": message });

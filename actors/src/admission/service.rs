@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 
-use super::{AdmissionRequest, AdmissionResponse, ValidationWebhook};
+use super::{AdmissionRequest, AdmissionResponse, InjectionWebhook, ValidationWebhook};
 use crate::serve::{Body, Handler, json, text};
 
 /// Larger than the API server's own limit of 3 MiB for an object, twice over.
@@ -23,6 +23,12 @@ pub struct WebhookService<W> {
 pub trait Webhook: Clone + Send + Sync + 'static {
     /// The answer to one question.
     fn review(&self, request: &AdmissionRequest) -> impl Future<Output = AdmissionResponse> + Send;
+}
+
+impl Webhook for InjectionWebhook {
+    async fn review(&self, request: &AdmissionRequest) -> AdmissionResponse {
+        self.answer(request).await
+    }
 }
 
 impl Webhook for ValidationWebhook {

@@ -1,16 +1,16 @@
 //! The gRPC service that signs certificate requests.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use fsm_proxy_config::ca::certificate_authority_server::CertificateAuthority;
 use fsm_proxy_config::ca::{SignRequest, SignResponse};
-use fsm_store::{EventLog, Timestamp};
+use fsm_store::Timestamp;
 use k8s_openapi::api::authentication::v1::TokenReview;
 use kube::api::{Api, PostParams};
 use tonic::{Request, Response, Status};
 
 use super::{CaError, Caller, CallerError, Signer};
+use crate::FactSink;
 use crate::catalog::ObjectName;
 use crate::fact::{CertificateIssued, Fact};
 use crate::trace::new_trace;
@@ -19,14 +19,14 @@ use crate::trace::new_trace;
 pub struct SigningService {
     signer: Signer,
     reviews: Api<TokenReview>,
-    log: Arc<dyn EventLog>,
+    facts: FactSink,
     trust_domain: String,
 }
 
 impl SigningService {
     /// A service that asks the API server behind `client` about tokens.
-    pub fn new(signer: Signer, client: kube::Client, log: Arc<dyn EventLog>, trust_domain: String) -> Self {
-        Self { signer, reviews: Api::all(client), log, trust_domain }
+    pub fn new(signer: Signer, client: kube::Client, facts: FactSink, trust_domain: String) -> Self {
+        Self { signer, reviews: Api::all(client), facts, trust_domain }
     }
 
     async fn caller(&self, request: &Request<SignRequest>) -> Result<Caller, Status> {
@@ -60,8 +60,8 @@ impl CertificateAuthority for SigningService {
             fingerprint: issued.fingerprint,
             not_after: timestamp(issued.not_after),
         });
-        self.log
-            .append(vec![fact.to_entry(new_trace())])
+        self.facts
+            .append(&fact, new_trace())
             .await
             .map_err(|error| Status::unavailable(format!("the certificate can't be recorded: {error}")))?;
         tracing::info!(identity = %caller.identity, pod = caller.pod.as_deref().unwrap_or_default(), "signed a certificate");

@@ -1,10 +1,14 @@
 //! Listeners: TLS for proxies and webhooks, plain HTTP for health, metrics and debugging.
 
+mod grpc;
 mod http;
 mod listener;
 mod peer;
 mod readiness;
+#[cfg(test)]
+mod tests;
 
+pub use grpc::GrpcService;
 pub use http::HealthService;
 pub use listener::{BindError, Bound, ConnectionInfo, Handler, Protocol, bind};
 pub use peer::{peer_identity, tls_for_proxies, tls_for_webhooks};

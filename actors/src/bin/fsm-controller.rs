@@ -1,0 +1,16 @@
+//! The control plane as a program of its own; `fsm` contains it too.
+
+use clap::Parser;
+use fsm_actors::cli::{Args, main as run};
+
+/// The control plane of FSM.
+#[derive(Parser)]
+#[command(name = "fsm-controller", version)]
+struct Program {
+    #[command(flatten)]
+    args: Args,
+}
+
+fn main() -> anyhow::Result<()> {
+    run(Program::parse().args)
+}
