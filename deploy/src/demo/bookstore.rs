@@ -194,7 +194,7 @@ impl Bookstore {
     pub async fn kill_controller(&self) -> anyhow::Result<()> {
         let pod = pod_of(&self.cluster, MESH_NAMESPACE, "fsm-controller").await?;
         let restarts = self.controller_restarts(&pod).await?;
-        let pid = self.cluster.container_pid(MESH_NAMESPACE, &pod, "fsm-controller").await?;
+        let pid = self.cluster.container_pid(MESH_NAMESPACE, &pod, "fsm-controller")?;
         fsm_local::kill(pid)?;
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), MESH_NAMESPACE);
         let back = await_condition(pods, &pod, |pod: Option<&Pod>| {

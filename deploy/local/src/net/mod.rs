@@ -121,8 +121,13 @@ impl NodeNet {
     }
 
     /// Listens on a TCP address of the node's namespace.
+    pub fn listen_std(&self, addr: SocketAddr) -> io::Result<std::net::TcpListener> {
+        self.netns.run(|| std::net::TcpListener::bind(addr))?
+    }
+
+    /// Listens on a TCP address of the node's namespace, within a Tokio runtime.
     pub fn listen(&self, addr: SocketAddr) -> io::Result<TcpListener> {
-        let listener = self.netns.run(|| std::net::TcpListener::bind(addr))??;
+        let listener = self.listen_std(addr)?;
         listener.set_nonblocking(true)?;
         TcpListener::from_std(listener)
     }

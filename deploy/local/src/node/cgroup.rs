@@ -85,6 +85,16 @@ impl Cgroup {
         }
     }
 
+    /// Like [`Cgroup::remove`], where nothing can be awaited: gives up after half a second, and says nothing.
+    pub fn remove_now(&self) {
+        for _ in 0..100 {
+            if self.kill().is_err() || remove_tree(&self.path).is_ok() {
+                return;
+            }
+            std::thread::sleep(REAP_INTERVAL);
+        }
+    }
+
     fn error(&self, what: &'static str, source: io::Error) -> CgroupError {
         CgroupError::Access { what, path: self.path.clone(), source }
     }

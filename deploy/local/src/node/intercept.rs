@@ -42,6 +42,11 @@ pub(super) struct Interception {
 }
 
 impl Interception {
+    /// Whether a pod of the mesh has been intercepted.
+    pub fn in_use(&self) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// Intercepts the pod if it belongs to the mesh.
     pub async fn attach(
         &self,

@@ -116,6 +116,11 @@ impl From<ExitStatus> for Exit {
     }
 }
 
+/// Kills a process of a container, as a crash would.
+pub fn kill(pid: i32) -> io::Result<()> {
+    Ok(nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL)?)
+}
+
 /// Starts a process and returns once it runs.
 pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
     let (report, started) = oneshot::channel();

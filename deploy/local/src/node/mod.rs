@@ -44,9 +44,11 @@ use crate::tasks::Tasks;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use image::{Image, Images, PROGRAMS_DIR};
+pub use launch::kill;
 pub use intercept::{PROXY_CONTAINER, PROXY_UUID};
 pub use logs::Want;
 pub use registration::labels;
+pub use rootfs::{RootError, can_build_roots};
 
 use context::Context;
 use intercept::Interception;
@@ -183,6 +185,11 @@ impl Agent {
             Some(_) => Err(AskError::NotRunning { pod, container }),
             None => Err(AskError::NoContainer { pod, container }),
         }
+    }
+
+    /// By what means pods of the mesh are intercepted; `none` until there is one.
+    pub fn interception(&self) -> &'static str {
+        if self.interception.in_use() { "ebpf" } else { "none" }
     }
 
     /// A container's log; the pod's first container's when none is named.

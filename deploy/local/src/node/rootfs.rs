@@ -99,6 +99,16 @@ pub(super) fn enter(spec: &RootSpec) -> Result<(), RootError> {
     sethostname(&spec.hostname).map_err(step("set the host name in", Path::new("/")))
 }
 
+/// Builds a root on a thread of its own and throws it away: whether this machine can run containers at all.
+pub fn can_build_roots(scratch: &Path) -> Result<(), RootError> {
+    let spec =
+        RootSpec { scratch: scratch.to_owned(), hostname: "check".to_owned(), files: Vec::new(), binds: Vec::new() };
+    std::thread::scope(|scope| match scope.spawn(|| enter(&spec)).join() {
+        Ok(built) => built,
+        Err(_) => Err(RootError::Namespace(io::Error::other("the thread that tried panicked"))),
+    })
+}
+
 /// Replaces a file that may be a symbolic link to something the host manages.
 fn write(path: &Path, content: &str) -> io::Result<()> {
     if let Some(parent) = path.parent() {

@@ -29,6 +29,8 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+pub(crate) use pods::is_ready;
+
 use crate::event::Recorder;
 use crate::tasks::Tasks;
 

@@ -1,0 +1,150 @@
+//! A cluster for a test, and waiting for what should become true.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use fsm_local::{LocalCluster, LocalConfig};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{LogParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::server;
+
+/// How long anything may take in a test before it counts as never.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct TestCluster {
+    pub cluster: LocalCluster,
+    pub dir: TempDir,
+}
+
+/// A fresh cluster, or `None` (and a line saying so) where the machine can't run one.
+pub async fn cluster() -> Option<TestCluster> {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = up(dir.path()).await?;
+    Some(TestCluster { cluster, dir })
+}
+
+pub async fn up(dir: &std::path::Path) -> Option<LocalCluster> {
+    let config = LocalConfig { data_dir: dir.to_owned(), api_port: None, executable: std::env::current_exe().unwrap() };
+    match LocalCluster::up(config).await {
+        Ok(cluster) => Some(cluster),
+        Err(fsm_local::UpError::Unfit(missing)) => {
+            println!("skipped: needs root, namespaces and cgroup v2 ({missing})");
+            None
+        }
+        Err(error) => panic!("the cluster does not come up: {error}"),
+    }
+}
+
+impl TestCluster {
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.cluster.client(), "default")
+    }
+
+    pub async fn create<K>(&self, object: Value) -> K
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Serialize
+            + DeserializeOwned
+            + Clone
+            + Debug,
+    {
+        let object = serde_json::from_value(object).unwrap();
+        self.api::<K>().create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    /// Waits until the object satisfies `wanted`; fails with its last state.
+    pub async fn until<K>(&self, name: &str, wanted: impl Fn(&K) -> bool) -> K
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + DeserializeOwned
+            + Serialize
+            + Clone
+            + Debug
+            + Send
+            + 'static,
+    {
+        self.until_some(name, |object: Option<&K>| object.is_some_and(&wanted)).await.unwrap()
+    }
+
+    pub async fn until_gone<K>(&self, name: &str)
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + DeserializeOwned
+            + Serialize
+            + Clone
+            + Debug
+            + Send
+            + 'static,
+    {
+        self.until_some(name, |object: Option<&K>| object.is_none()).await;
+    }
+
+    async fn until_some<K>(&self, name: &str, wanted: impl Fn(Option<&K>) -> bool) -> Option<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + DeserializeOwned
+            + Serialize
+            + Clone
+            + Debug
+            + Send
+            + 'static,
+    {
+        let mut last = None;
+        let found = patiently(async {
+            let mut states = watcher::watch_object(self.api::<K>(), name).default_backoff().boxed();
+            while let Some(state) = states.next().await {
+                let Ok(state) = state else { continue };
+                last = state;
+                if wanted(last.as_ref()) {
+                    return;
+                }
+            }
+        });
+        let found = found.await;
+        assert!(found.is_some(), "{name} did not become as wanted: {}", json!(last));
+        last
+    }
+
+    /// Waits until all containers of the pod are ready.
+    pub async fn ready(&self, name: &str) -> Pod {
+        self.until(name, is_ready).await
+    }
+
+    pub async fn log(&self, pod: &str) -> String {
+        self.api::<Pod>().logs(pod, &LogParams::default()).await.unwrap()
+    }
+}
+
+pub fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
+    conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}
+
+/// The result, or `None` when it takes longer than anything should.
+pub async fn patiently<T>(work: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(PATIENCE, work).await.ok()
+}
+
+/// A pod that runs `script` in a shell.
+pub fn shell(name: &str, script: &str) -> Value {
+    json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {"terminationGracePeriodSeconds": 2, "containers": [
+        {"name": "main", "image": "busybox", "command": ["/bin/sh", "-c", script]}]}})
+}
+
+/// A container that serves HTTP and says `name`.
+pub fn serving(name: &str) -> Value {
+    json!({"name": "web", "image": server::IMAGE, "args": server::ARGS, "env": [{"name": "SERVE", "value": name}],
+        "ports": [{"name": "http", "containerPort": server::PORT}]})
+}
