@@ -44,8 +44,8 @@ use crate::tasks::Tasks;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use image::{Image, Images, PROGRAMS_DIR};
-pub use launch::kill;
 pub use intercept::{PROXY_CONTAINER, PROXY_UUID};
+pub use launch::kill;
 pub use logs::Want;
 pub use registration::labels;
 pub use rootfs::{RootError, can_build_roots};

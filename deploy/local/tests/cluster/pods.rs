@@ -205,7 +205,8 @@ fn processes_of(uid: &str) -> Vec<u32> {
     let pids =
         std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
     let inside = |pid: &u32| {
-        std::fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|cgroup| cgroup.contains(&format!("pod{uid}")) && !cgroup.contains(DEAD))
+        std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+            .is_ok_and(|cgroup| cgroup.contains(&format!("pod{uid}")) && !cgroup.contains(DEAD))
     };
     pids.filter(inside).collect()
 }
