@@ -138,24 +138,18 @@ fn http_match(at: At<'_>, index: usize, message: &proto::HttpMatch) -> Result<Ht
     let path = match message.path_regex.as_str() {
         "" => None,
         written => {
-            let anchored = regex::RegexBuilder::new(&anchored(written)).size_limit(REGEX_SIZE_LIMIT).build();
-            let anchored = checked(written, anchored)
-                .map_err(|reason| at.invalid(format!("matches[{index}].path_regex"), reason))?;
-            Some(Pattern { written: written.to_owned(), anchored })
+            let build = |text: &str| regex::RegexBuilder::new(text).size_limit(REGEX_SIZE_LIMIT).build();
+            let pattern = pattern(written, build);
+            Some(pattern.map_err(|reason| at.invalid(format!("matches[{index}].path_regex"), reason))?)
         }
     };
     let headers = message.headers.iter().enumerate().map(|(header, one)| {
-        let name = http::HeaderName::from_bytes(one.name.as_bytes()).map_err(|_| {
-            at.invalid(
-                format!("matches[{index}].headers[{header}].name"),
-                format!("\"{}\" is not a header name", one.name),
-            )
-        })?;
-        let anchored =
-            regex::bytes::RegexBuilder::new(&anchored(&one.value_regex)).size_limit(REGEX_SIZE_LIMIT).build();
-        let anchored = checked(&one.value_regex, anchored)
-            .map_err(|reason| at.invalid(format!("matches[{index}].headers[{header}].value_regex"), reason))?;
-        Ok((name, Pattern { written: one.value_regex.clone(), anchored }))
+        let invalid = |field, reason: String| at.invalid(format!("matches[{index}].headers[{header}].{field}"), reason);
+        let name = http::HeaderName::from_bytes(one.name.as_bytes())
+            .map_err(|_| invalid("name", format!("\"{}\" is not a header name", one.name)))?;
+        let build = |text: &str| regex::bytes::RegexBuilder::new(text).size_limit(REGEX_SIZE_LIMIT).build();
+        let pattern = pattern(&one.value_regex, build).map_err(|reason| invalid("value_regex", reason))?;
+        Ok((name, pattern))
     });
     let any_method = message.methods.iter().any(|method| method == "*");
     Ok(HttpMatch {
@@ -166,19 +160,21 @@ fn http_match(at: At<'_>, index: usize, message: &proto::HttpMatch) -> Result<Ht
     })
 }
 
-fn anchored(written: &str) -> String {
-    format!(r"\A(?:{written})\z")
-}
-
-/// Reports the error of the expression as its author wrote it, not of the anchored one.
-fn checked<R>(written: &str, compiled: std::result::Result<R, regex::Error>) -> std::result::Result<R, String> {
-    compiled.map_err(|error| match regex::Regex::new(written) {
-        Err(regex::Error::Syntax(_)) | Ok(_) => format!(
-            "\"{written}\" is not a regular expression of the RE2 kind (no look-around, no back-references): {}",
-            error.to_string().lines().last().unwrap_or_default()
-        ),
-        Err(error) => format!("\"{written}\": {error}"),
-    })
+/// Compiles an expression so that it must match as a whole.
+fn pattern<R>(
+    written: &str,
+    build: impl Fn(&str) -> std::result::Result<R, regex::Error>,
+) -> std::result::Result<Pattern<R>, String> {
+    // On its own first: inside the anchors, brackets that do not belong together could close the group (`a)|(?:b`).
+    let syntax = regex_syntax::parse(written).map_err(|error| error.to_string());
+    let compiled = syntax.and_then(|_| build(&format!(r"\A(?:{written})\z")).map_err(|error| error.to_string()));
+    match compiled {
+        Ok(anchored) => Ok(Pattern { written: written.to_owned(), anchored }),
+        Err(error) => Err(format!(
+            "\"{written}\" is not a regular expression that FSM takes (RE2 syntax: no look-around, no back-references): {}",
+            error.lines().last().unwrap_or_default()
+        )),
+    }
 }
 
 pub(crate) fn tcp_route(at: At<'_>, message: &proto::TcpRoute) -> Result<Vec<u16>> {

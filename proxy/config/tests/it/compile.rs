@@ -1,0 +1,117 @@
+//! What cannot be used is refused as a whole, with the resource and the field.
+
+use fsm_proxy_config::proto::{Endpoint, Endpoints, PortMapping, Service, ServicePort};
+use fsm_proxy_config::{Entry, Kind, Resource, Snapshot, check};
+
+use crate::mesh::{BUYER, Mesh, http, name, outbound, route, sentence};
+
+fn error(mesh: Mesh) -> String {
+    Snapshot::compile(mesh.set).unwrap_err().to_string()
+}
+
+#[test]
+fn an_invalid_field_is_named() {
+    let endpoint = |address: &str, identity: &str| {
+        let mut mesh = Mesh::new();
+        let slice = Endpoints {
+            service: "a/b".to_owned(),
+            ports: vec![PortMapping { service_port: 80, target_port: 8080 }],
+            endpoints: vec![Endpoint {
+                address: address.to_owned(),
+                identity: identity.to_owned(),
+                ..Endpoint::default()
+            }],
+        };
+        mesh.put("a/b-1", Resource::Endpoints(slice));
+        error(mesh)
+    };
+    assert_eq!(endpoint("nowhere", ""), "Endpoints/a/b-1: endpoints[0].address: \"nowhere\" is not an IP address");
+    assert!(endpoint("10.0.0.1", "me").starts_with("Endpoints/a/b-1: endpoints[0].identity: \"me\" is not a workload"));
+
+    let mut mesh = Mesh::new();
+    let port = ServicePort { port: 70_000, name: String::new(), protocol: 0 };
+    mesh.put("a/b", Resource::Service(Service { ports: vec![port], ..Service::default() }));
+    assert_eq!(error(mesh), "Service/a/b: ports[0].port: 70000 is not a port: expected 1 to 65535");
+
+    let mut mesh = Mesh::new();
+    let port = ServicePort { port: 80, name: String::new(), protocol: 99 };
+    mesh.put("a/b", Resource::Service(Service { ports: vec![port], ..Service::default() }));
+    assert_eq!(error(mesh), "Service/a/b: ports[0].protocol: 99 is an unknown protocol; upgrade this proxy");
+
+    let mesh = Mesh::new().target("a/b", &[BUYER, "admin"], vec![]);
+    assert!(error(mesh).starts_with("InboundPolicy/a/b: sources[1]: \"admin\" is not a workload identity"));
+}
+
+#[test]
+fn an_invalid_expression_is_named_as_it_was_written() {
+    let mesh = Mesh::new().group("a/b", vec![route("ok", ".*", "", &[]), route("bad", "/x(", "", &[])]);
+    assert!(error(mesh).starts_with("RouteGroup/a/b: matches[1].path_regex: \"/x(\" is not a regular expression"));
+    let mesh = Mesh::new().group("a/b", vec![route("bad", "(?!x)", "", &[])]);
+    assert!(error(mesh).contains("no look-around"));
+    let mesh = Mesh::new().group("a/b", vec![route("bad", "", "", &[("x-a", "[")])]);
+    assert!(error(mesh).starts_with("RouteGroup/a/b: matches[0].headers[0].value_regex: \"[\""));
+    let mesh = Mesh::new().group("a/b", vec![route("bad", "", "", &[("x a", "")])]);
+    assert_eq!(error(mesh), "RouteGroup/a/b: matches[0].headers[0].name: \"x a\" is not a header name");
+}
+
+#[test]
+fn an_expression_cannot_close_its_anchors() {
+    // Neither a bracket nor a comment may lead out of the anchored group.
+    for written in ["/a)|(?:/b", "(?x)/a # "] {
+        let mesh = Mesh::new().group("a/b", vec![route("bad", written, "", &[])]);
+        let compiled = Snapshot::compile(mesh.set.clone());
+        let Err(error) = compiled else { panic!("{written} is taken") };
+        assert!(error.to_string().contains("is not a regular expression"), "{error}");
+    }
+}
+
+#[test]
+fn an_expression_that_would_be_huge_is_refused() {
+    let mesh = Mesh::new().group("a/b", vec![route("bad", "(a{1000}){1000}", "", &[])]);
+    assert!(error(mesh).starts_with("RouteGroup/a/b: matches[0].path_regex"));
+}
+
+#[test]
+fn damaged_bytes_name_the_resource() {
+    let mut mesh = Mesh::new();
+    mesh.set.resources.insert(name(Kind::Split, "a/b"), Entry { version: 1, bytes: vec![0xff; 3].into() });
+    assert!(error(mesh).starts_with("Split/a/b: bytes: the bytes of a Split are damaged"));
+}
+
+#[test]
+fn the_controller_can_check_one_resource_as_a_proxy_would() {
+    let mesh = Mesh::new().group("a/b", vec![route("bad", "/x(", "", &[])]);
+    let group = name(Kind::RouteGroup, "a/b");
+    let resource = Resource::decode(Kind::RouteGroup, &mesh.set.resources[&group].bytes).unwrap();
+    assert_eq!(check(&group, &resource).unwrap_err().to_string(), error(mesh));
+}
+
+#[test]
+fn a_reference_to_nothing_is_no_error() {
+    Mesh::new()
+        .split("a/split", "a/none", &[("a/nothing", 1)], &["a/nowhere"])
+        .target("a/target", &[BUYER], vec![http("a/none", &["x"])])
+        .endpoints("a/none", 80, &["10.0.0.1"])
+        .snapshot();
+}
+
+#[test]
+fn a_proxy_that_was_told_nothing_refuses_everything() {
+    let snapshot = Snapshot::compile(Default::default()).unwrap();
+    assert!(!snapshot.is_complete());
+    assert!(Mesh::new().snapshot().is_complete());
+    assert!(sentence(&snapshot, &outbound("10.0.0.1:80"), "").starts_with("refused with 403"));
+    assert!(sentence(&snapshot, &crate::mesh::inbound(80, BUYER), "GET a/").starts_with("refused with 403"));
+}
+
+#[test]
+fn the_identity_of_the_workload_follows_from_settings_and_workload() {
+    let snapshot = Mesh::new().snapshot();
+    assert_eq!(snapshot.identity().unwrap().to_string(), "spiffe://cluster.local/ns/bookstore/sa/bookstore");
+}
+
+#[test]
+fn a_configuration_is_readable_as_json() {
+    let mesh = Mesh::new().target("a/b", &[BUYER], vec![http("a/routes", &["x"]), crate::mesh::tcp("a/tcp")]);
+    insta::assert_json_snapshot!(mesh.set.to_json());
+}
