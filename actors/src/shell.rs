@@ -84,10 +84,12 @@ impl<M: Machine> Shell<M> {
                     continue;
                 }
                 let machine = &mut self.machine;
+                #[cfg(test)]
+                let log = &self.log;
                 // The state may be half-changed after a panic: it is thrown away by the restart.
                 let applied = catch_unwind(AssertUnwindSafe(|| {
                     #[cfg(test)]
-                    poison::check(M::NAME, *seq);
+                    poison::check(log, M::NAME, *seq);
                     machine.apply(&job, index)
                 }));
                 match applied {
@@ -163,20 +165,27 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 #[cfg(test)]
 pub(crate) mod poison {
     use std::collections::BTreeMap;
-    use std::sync::{Mutex, PoisonError};
+    use std::sync::{Arc, Mutex, PoisonError};
 
-    use fsm_store::Seq;
+    use fsm_store::{EventLog, Seq};
 
-    static ARMED: Mutex<BTreeMap<(&str, Seq), u32>> = Mutex::new(BTreeMap::new());
+    /// Tests run side by side, each with its own log.
+    type Place = (usize, &'static str, Seq);
 
-    /// The next `times` times that `actor` applies record `seq`, it panics.
-    pub fn arm(actor: &'static str, seq: Seq, times: u32) {
-        ARMED.lock().unwrap_or_else(PoisonError::into_inner).insert((actor, seq), times);
+    static ARMED: Mutex<BTreeMap<Place, u32>> = Mutex::new(BTreeMap::new());
+
+    fn place(log: &Arc<dyn EventLog>, actor: &'static str, seq: Seq) -> Place {
+        (Arc::as_ptr(log).cast::<()>() as usize, actor, seq)
     }
 
-    pub fn check(actor: &'static str, seq: Seq) {
+    /// The next `times` times that `actor` applies record `seq` of this log, it panics.
+    pub fn arm(log: &Arc<dyn EventLog>, actor: &'static str, seq: Seq, times: u32) {
+        ARMED.lock().unwrap_or_else(PoisonError::into_inner).insert(place(log, actor, seq), times);
+    }
+
+    pub fn check(log: &Arc<dyn EventLog>, actor: &'static str, seq: Seq) {
         let mut armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(times) = armed.get_mut(&(actor, seq)).filter(|times| **times > 0) {
+        if let Some(times) = armed.get_mut(&place(log, actor, seq)).filter(|times| **times > 0) {
             *times -= 1;
             drop(armed);
             panic!("poisoned at {seq}");

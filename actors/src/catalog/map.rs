@@ -187,9 +187,11 @@ fn insert<K: Ord + Clone, V: Clone>(link: &mut Link<K, V>, key: K, value: V) -> 
     before
 }
 
-fn remove<K: Ord + Clone, V: Clone, Q: Ord + ?Sized>(link: &mut Link<K, V>, key: &Q) -> Option<(K, V)>
+fn remove<K, V, Q>(link: &mut Link<K, V>, key: &Q) -> Option<(K, V)>
 where
-    K: Borrow<Q>,
+    K: Ord + Clone + Borrow<Q>,
+    V: Clone,
+    Q: Ord + ?Sized,
 {
     let shared = link.as_mut()?;
     let node = Arc::make_mut(shared);

@@ -145,7 +145,7 @@ pub(super) fn service(json: &RawValue) -> Result<Service, Unusable> {
         || object.spec.kind == "ExternalName";
     let vips: BTreeSet<String> = object.spec.vips().map(str::to_owned).collect();
     let mut ports: Vec<ServicePort> = object.spec.ports.into_iter().filter(|port| is_tcp(&port.protocol)).collect();
-    ports.sort_by(|one, other| one.port.cmp(&other.port));
+    ports.sort_by_key(|port| port.port);
     Ok(Service { ports, vips: vips.into_iter().collect(), excluded })
 }
 

@@ -172,7 +172,7 @@ fn an_endpoint_waits_for_its_pod() {
         pod: "bookstore/v1-0".to_owned(),
         zone: "z1".to_owned(),
     };
-    assert_eq!(endpoints(&history), [expected.clone()]);
+    assert_eq!(endpoints(&history), std::slice::from_ref(&expected));
     let mut without_proxy = pod("bookstore", "v1-0", "bookstore-v1", "10.0.0.3");
     without_proxy["spec"]["initContainers"] = json!([]);
     history.apply(without_proxy);
