@@ -289,7 +289,11 @@ impl Publisher {
                 self.proxies.remove(&proxy);
                 remove_from(&mut self.proxies_by_account, &account, &proxy);
             }
-            let Some(account) = after else { continue };
+            let Some(account) = after else {
+                // What it has not been told yet is no configuration of any version: at this seq it has none.
+                self.pending.remove(&proxy);
+                continue;
+            };
             self.proxies.insert(proxy.clone(), account.clone());
             self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
             if self.followed.contains(&proxy) {
