@@ -8,6 +8,7 @@ mod demo;
 mod install;
 mod log;
 mod namespace;
+mod replay;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ enum Command {
     /// One machine as a Kubernetes cluster, for development and tests.
     Local(fsm_local::cli::LocalArgs),
     Log(log::LogArgs),
+    Replay(replay::ReplayArgs),
     Install(install::InstallArgs),
     Uninstall(install::UninstallArgs),
     Namespace(namespace::NamespaceArgs),
@@ -70,6 +72,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Demo(args) => demo::run(args).await,
             Command::Local(args) => fsm_local::cli::run(args).await,
             Command::Log(args) => log::run(args).await,
+            Command::Replay(args) => replay::run(args).await,
             Command::Install(args) => install::run(args).await,
             Command::Uninstall(args) => install::run_uninstall(args).await,
             Command::Namespace(args) => namespace::run(args).await,

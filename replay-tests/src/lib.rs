@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Recorded histories, as the log of a controller that watched them.
+
+mod proof;
+mod recording;
+
+pub use proof::with_proofs;
+pub use recording::{Recorded, recorded};

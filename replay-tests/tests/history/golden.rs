@@ -1,0 +1,39 @@
+//! What two proxies of the bookstore are told, to the last field.
+
+use fsm_actors::Core;
+use fsm_actors::catalog::ObjectName;
+use fsm_replay_tests::recorded;
+use serde_json::Value;
+
+/// What the first proxy whose name begins like this was told, so many milliseconds after the beginning.
+fn told(proxy: &str, ms: u64) -> Value {
+    let history = recorded("bookstore");
+    let mut core = Core::default();
+    core.apply(history.upto(history.at_ms(ms)));
+    let proxies: Vec<ObjectName> = core.proxies().cloned().collect();
+    let proxy = proxies
+        .iter()
+        .find(|name| name.to_string().starts_with(proxy))
+        .unwrap_or_else(|| panic!("no proxy {proxy} among {proxies:?}"));
+    core.config_of(proxy).unwrap().to_json()
+}
+
+/// All is as the demo wants it: split 50/50, bookbuyer and bookthief are allowed.
+const SPLIT_IN_HALF: u64 = 16_500;
+/// Everything has happened, and nothing is deleted yet.
+const AT_THE_END: u64 = 99_000;
+
+#[test]
+fn the_buyer_while_traffic_is_split_in_half() {
+    insta::assert_json_snapshot!(told("bookbuyer/", SPLIT_IN_HALF));
+}
+
+#[test]
+fn the_buyer_at_the_end() {
+    insta::assert_json_snapshot!(told("bookbuyer/", AT_THE_END));
+}
+
+#[test]
+fn the_store_at_the_end() {
+    insta::assert_json_snapshot!(told("bookstore/bookstore-v2", AT_THE_END));
+}
