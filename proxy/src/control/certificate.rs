@@ -19,6 +19,9 @@ use crate::tls::{Identity, InvalidIdentity, InvalidTrust, MeshTls, NotReady, Tru
 /// The wall clock is looked at this often, so that a machine that slept renews in time.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// No certificate is renewed sooner than this.
+const SHORTEST_LIFE: Duration = Duration::from_secs(1);
+
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
@@ -69,7 +72,7 @@ pub(super) async fn keep(
                 });
                 let lasts = identity.not_after().duration_since(SystemTime::now()).unwrap_or_default();
                 tracing::info!(identity = %identity.spiffe(), serial = identity.serial(), lasts_s = lasts.as_secs(), "certificate signed");
-                let at = renewal(identity.not_before(), identity.not_after(), backoff::chance());
+                let at = renewal(SystemTime::now(), identity.not_after(), backoff::chance());
                 certified.send_replace(Some(identity));
                 sleep_until(at).await;
             }
@@ -84,10 +87,11 @@ pub(super) async fn keep(
     }
 }
 
-/// Half of the life, give or take a tenth, so that pods that started together do not renew together.
-fn renewal(not_before: SystemTime, not_after: SystemTime, chance: f64) -> SystemTime {
-    let life = not_after.duration_since(not_before).unwrap_or_default();
-    not_before + life.mul_f64(0.4 + 0.2 * chance)
+/// Half of what is left of the life, give or take a tenth, so that pods that started together do not renew together; at
+/// least a moment, so that a clock that is wrong does not make a storm of requests.
+fn renewal(now: SystemTime, not_after: SystemTime, chance: f64) -> SystemTime {
+    let left = not_after.duration_since(now).unwrap_or_default();
+    now + left.mul_f64(0.4 + 0.2 * chance).max(SHORTEST_LIFE)
 }
 
 async fn sleep_until(at: SystemTime) {
@@ -151,8 +155,14 @@ mod tests {
 
     #[test]
     fn renewal_is_about_half_way() {
-        let (from, life) = (SystemTime::UNIX_EPOCH, Duration::from_secs(1000));
-        let seconds = |chance| renewal(from, from + life, chance).duration_since(from).unwrap().as_secs();
+        let (now, left) = (SystemTime::UNIX_EPOCH, Duration::from_secs(1000));
+        let seconds = |chance| renewal(now, now + left, chance).duration_since(now).unwrap().as_secs();
         assert_eq!((seconds(0.0), seconds(0.5), seconds(1.0)), (400, 500, 600));
+    }
+
+    #[test]
+    fn a_certificate_that_is_expired_already_is_not_renewed_in_a_storm() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        assert_eq!(renewal(now, SystemTime::UNIX_EPOCH, 0.0), now + SHORTEST_LIFE);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use fsm_proxy_config::{Snapshot, cache};
 use tokio::sync::watch;
 
-use super::Environment;
+use super::{Environment, State};
 
 /// The file's name in the state directory.
 pub const FILE_NAME: &str = "config.fsm";
@@ -41,12 +41,16 @@ pub(super) fn load(environment: &Environment) -> Option<Snapshot> {
 }
 
 /// Writes the newest snapshot whenever there is one. If several came while one was written, only the last is.
-pub(super) async fn keep(environment: Arc<Environment>, mut applied: watch::Receiver<Option<Arc<Snapshot>>>) {
+pub(super) async fn keep(
+    environment: Arc<Environment>,
+    mut applied: watch::Receiver<Option<Arc<Snapshot>>>,
+    state: Arc<watch::Sender<State>>,
+) {
     let Some(directory) = environment.state_dir.clone() else { return };
     let mut failing = false;
     while applied.changed().await.is_ok() {
         let Some(snapshot) = applied.borrow_and_update().clone() else { continue };
-        let directory = directory.clone();
+        let (directory, seq) = (directory.clone(), snapshot.seq());
         let written = tokio::task::spawn_blocking(move || store(&directory, &snapshot)).await;
         let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         if let Err(error) = &written
@@ -55,6 +59,9 @@ pub(super) async fn keep(environment: Arc<Environment>, mut applied: watch::Rece
             tracing::warn!(%error, "the configuration cannot be kept on disk: after a restart without a controller, this proxy would have none");
         }
         failing = written.is_err();
+        if !failing {
+            state.send_modify(|state| state.on_disk = Some(seq));
+        }
     }
 }
 

@@ -20,6 +20,11 @@ mod environment;
 mod state;
 pub mod stream;
 
+#[cfg(test)]
+mod controller;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -53,7 +58,7 @@ impl Control {
         let (applied, to_keep) = watch::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(certificate::keep(environment.clone(), tls.clone(), certified, state.clone()));
-        tasks.spawn(disk::keep(environment.clone(), to_keep));
+        tasks.spawn(disk::keep(environment.clone(), to_keep, state.clone()));
         let sink = stream::Sink { tls, snapshots, applied, state };
         tasks.spawn(stream::follow(environment, certificates, sink));
         Self { state: watched, _tasks: tasks }

@@ -9,6 +9,8 @@ pub struct State {
     pub connected: bool,
     /// The seq that was taken from disk at the start.
     pub from_disk: Option<u64>,
+    /// The seq that was written to disk last.
+    pub on_disk: Option<u64>,
     /// The seq that was acknowledged last.
     pub acked_seq: Option<u64>,
     /// The version that was refused last, and why, until a later one is taken.

@@ -1,4 +1,5 @@
 //! What a proxy decides, given what it is told.
+#![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
 mod cache;
 mod compile;

@@ -163,3 +163,6 @@ fn certificate(identity: &Identity) -> Value {
         "trust_bundle_pem": identity.trust().pem(),
     })
 }
+
+#[cfg(test)]
+mod tests;
