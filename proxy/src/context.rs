@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use fsm_proxy_config::Snapshot;
 
 use crate::drain::Drain;
+use crate::inbound::Allowed;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::metrics::text::State;
@@ -25,6 +26,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
     pub drain: Drain,
+    /// Inbound connections that are judged again when the configuration changes.
+    pub allowed: Allowed,
     /// The pod's address, if known; else the address that a connection came to is taken.
     pub pod_ip: Option<IpAddr>,
     /// Ports of the proxy itself: never forwarded to as if they were the application's.

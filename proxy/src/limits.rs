@@ -10,7 +10,7 @@ pub struct Limits {
     /// The head of a message, in bytes, and the most header fields that it may have.
     pub head_bytes: u32,
     pub head_fields: usize,
-    /// From the first byte of a head to its last.
+    /// How long scrapers and probers may be idle, and what the beginning of an HTTP/2 connection may take.
     pub head_timeout: Duration,
     /// How long a client of an undeclared protocol may be silent before it is taken as opaque.
     pub sniff_timeout: Duration,

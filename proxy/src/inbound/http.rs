@@ -13,7 +13,7 @@ use crate::headers::{self, FSM_HTTP_VERSION, FSM_PORT};
 use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
-use crate::stream::Body;
+use crate::stream::{Body, Until};
 use crate::upstream::{Peer, UpstreamError, forward_upgrade};
 
 /// Answers the requests of one other proxy.
@@ -45,7 +45,7 @@ impl Inbound {
         &self.context
     }
 
-    pub fn caller(&self) -> &Caller {
+    pub fn caller(&self) -> &Arc<Caller> {
         &self.caller
     }
 
@@ -63,15 +63,20 @@ impl Inbound {
         self.judge(&snapshot, port, &parts)?;
         let service = service(&snapshot, port);
         let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
+        let open = upgrade.then(|| self.context.allowed.remember(&self.caller, port, Some(&parts)));
         let mut request = Request::from_parts(parts, body);
         let application = super::application(&self.context, &snapshot, &self.caller, port);
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
-        let answered = if upgrade {
+        let answered = if let Some(open) = open {
             let downstream = hyper::upgrade::on(&mut request);
             let stream =
                 upstream.tcp(application, timeout).await.map_err(|error| Reply::failed(&UpstreamError::from(error)))?;
-            let switched = forward_upgrade(stream, request, downstream).await;
+            let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked() };
+            let switched = forward_upgrade(stream, request, downstream, until).await.map(|mut response| {
+                response.body_mut().attach(open);
+                response
+            });
             switched.map_err(|source| UpstreamError::Http1 { peer: application, source })
         } else {
             if http2 {

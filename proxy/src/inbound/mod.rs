@@ -1,5 +1,6 @@
 //! From other workloads' proxies to the application.
 
+mod allowed;
 mod capture;
 mod http;
 mod opaque;
@@ -18,6 +19,7 @@ use crate::serve::serve_http2;
 use crate::stream::reset;
 use crate::tls::established_peer;
 
+pub use allowed::Allowed;
 pub use capture::{Captures, refuse};
 use http::Inbound;
 

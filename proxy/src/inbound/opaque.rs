@@ -1,6 +1,7 @@
 //! Tunnels from other proxies: opaque connections, and requests that switch to another protocol.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::http::StatusCode;
 use ::http::request::Parts;
@@ -13,7 +14,7 @@ use crate::headers::FSM_UPGRADE;
 use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Opening, serve_http1};
-use crate::stream::splice;
+use crate::stream::{Until, splice};
 
 /// Serves one CONNECT stream.
 pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
@@ -30,13 +31,15 @@ pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
     if head.headers.contains_key(FSM_UPGRADE) {
         // Carries HTTP, and is judged as HTTP: each request in it by its own head, which is what the application gets.
         let Ok(tunnel) = opening.accept() else { return };
-        return serve_http1(tunnel, inbound.for_port(port), &context.limits, &context.drain).await;
+        return serve_http1(tunnel, inbound.for_port(port), None, &context.limits, &context.drain).await;
     }
     match connect(context, inbound.caller(), port).await {
-        Ok(application) => {
+        Ok((application, idle)) => {
+            let open = context.allowed.remember(inbound.caller(), port, None);
+            let until = Until { idle, revoked: open.revoked() };
             let Ok(tunnel) = opening.accept() else { return };
             let _open = context.metrics.tunnels_inbound.open();
-            if let Err(error) = splice(tunnel, application).await {
+            if let Err(error) = splice(tunnel, application, until).await {
                 tracing::debug!(%error, "an inbound connection broke off");
             }
         }
@@ -44,7 +47,12 @@ pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
     }
 }
 
-async fn connect(context: &Arc<Context>, caller: &Caller, port: u16) -> Result<tokio::net::TcpStream, Reply> {
+/// The application's side of a tunnel, and how long it may be idle.
+async fn connect(
+    context: &Arc<Context>,
+    caller: &Caller,
+    port: u16,
+) -> Result<(tokio::net::TcpStream, Option<Duration>), Reply> {
     let snapshot = context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
     let connection = Connection::Inbound { port, peer: Some(caller.identity.clone()) };
     if context.own_ports.contains(&port) {
@@ -55,5 +63,8 @@ async fn connect(context: &Arc<Context>, caller: &Caller, port: u16) -> Result<t
     }
     let address = super::application(context, &snapshot, caller, port);
     let timeout = snapshot.settings().connect_timeout;
-    context.upstream.tcp(address, timeout).await.map_err(|error| Reply::failed(&error.into()))
+    match context.upstream.tcp(address, timeout).await {
+        Ok(stream) => Ok((stream, snapshot.settings().idle_timeout)),
+        Err(error) => Err(Reply::failed(&error.into())),
+    }
 }

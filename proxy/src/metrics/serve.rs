@@ -18,7 +18,7 @@ pub const PATH: &str = "/stats/prometheus";
 pub async fn connection(context: Arc<Context>, accepted: Accepted) {
     let Accepted { stream, permit: _permit, .. } = accepted;
     let answer = Page(Arc::clone(&context));
-    serve_http1(stream, answer, &context.limits, &context.drain).await;
+    serve_http1(stream, answer, Some(context.limits.head_timeout), &context.limits, &context.drain).await;
 }
 
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use crate::headers;
 use crate::metrics::{Direction, RequestTimer};
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
-use crate::stream::Body;
+use crate::stream::{Body, Until};
 use crate::upstream::{Failed, InFlight, Peer, UpstreamError, forward_upgrade};
 
 /// How often a request is sent at most.
@@ -128,16 +128,17 @@ impl Outbound {
                 (error, again.map(Box::new))
             });
         };
+        let until = Until { idle: snapshot.settings().idle_timeout, ..Until::default() };
         let switched = match peer.identity {
             Some(_) => match upstream.tunnel(peer, timeout, true).await {
-                Ok(tunnel) => forward_upgrade(tunnel, request, downstream).await,
+                Ok(tunnel) => forward_upgrade(tunnel, request, downstream, until).await,
                 Err(error) => {
                     let again = Leaving { snapshot, request, upgrade: Some(downstream), start };
                     return Err((error, Some(Box::new(again))));
                 }
             },
             None => match upstream.tcp(peer.application, timeout).await {
-                Ok(stream) => forward_upgrade(stream, request, downstream).await,
+                Ok(stream) => forward_upgrade(stream, request, downstream, until).await,
                 Err(error) => {
                     let again = Leaving { snapshot, request, upgrade: Some(downstream), start };
                     return Err((error.into(), Some(Box::new(again))));

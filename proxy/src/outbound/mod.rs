@@ -29,9 +29,9 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
             return reset(stream);
         }
     };
-    let first = {
-        let snapshot = context.snapshots.load();
-        snapshot.as_ref().map_or(First::Undeclared, |snapshot| First::of(snapshot, destination))
+    let (first, idle) = match &*context.snapshots.load() {
+        Some(snapshot) => (First::of(snapshot, destination), snapshot.settings().idle_timeout),
+        None => (First::Undeclared, None),
     };
     let (sniffed, head) = match first.wait(context.limits.sniff_timeout) {
         None => (Sniffed::Opaque, bytes::Bytes::new()),
@@ -43,7 +43,7 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
     let stream = Rewind::new(head, stream);
     let answer = Outbound::new(Arc::clone(&context), destination);
     match sniffed {
-        Sniffed::Http1 => serve_http1(stream, answer, &context.limits, &context.drain).await,
+        Sniffed::Http1 => serve_http1(stream, answer, idle, &context.limits, &context.drain).await,
         Sniffed::Http2 => serve_http2(stream, answer, &context.limits, &context.drain).await,
         Sniffed::Tls | Sniffed::Opaque => opaque::connection(&context, stream, destination).await,
     }

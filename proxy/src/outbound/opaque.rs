@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::accept::Rewind;
 use crate::context::Context;
 use crate::metrics::Direction;
-use crate::stream::{Tunnel, reset, splice};
+use crate::stream::{Tunnel, Until, reset, splice};
 use crate::upstream::{DialError, InFlight, Peer, UpstreamError};
 
 /// Endpoints that are tried before a connection is given up.
@@ -29,7 +29,7 @@ pub async fn connection(context: &Arc<Context>, stream: Rewind<TcpStream>, desti
         Decision::Passthrough(_) => match context.upstream.tcp(destination, timeout).await {
             Ok(upstream) => {
                 let _open = context.metrics.plain_outbound.open();
-                join(stream, upstream).await;
+                join(stream, upstream, snapshot.settings().idle_timeout).await;
             }
             Err(error) => unreachable(context, destination, &error.into(), stream),
         },
@@ -56,7 +56,7 @@ async fn to_service(context: &Arc<Context>, snapshot: &Snapshot, forward: Forwar
     while tried.len() < ATTEMPTS {
         let Some((endpoint, in_flight)) = context.balancer.pick(backend.endpoints, &tried) else { break };
         match leg(context, endpoint, timeout).await {
-            Ok(leg) => return carry(context, leg, in_flight, stream).await,
+            Ok(leg) => return carry(context, leg, in_flight, stream, snapshot.settings().idle_timeout).await,
             Err(error) => {
                 context.balancer.failed(endpoint.address);
                 tried.push(endpoint.address);
@@ -83,24 +83,25 @@ async fn leg(context: &Context, endpoint: &Endpoint, timeout: Duration) -> Resul
     }
 }
 
-async fn carry(context: &Context, leg: Leg, _in_flight: InFlight, stream: Rewind<TcpStream>) {
+async fn carry(context: &Context, leg: Leg, _in_flight: InFlight, stream: Rewind<TcpStream>, idle: Option<Duration>) {
     match leg {
         Leg::Mesh(tunnel) => {
             let _open = context.metrics.tunnels_outbound.open();
-            join(stream, tunnel).await;
+            join(stream, tunnel, idle).await;
         }
         Leg::Plain(upstream) => {
             let _open = context.metrics.plain_outbound.open();
-            join(stream, upstream).await;
+            join(stream, upstream, idle).await;
         }
     }
 }
 
-async fn join<T>(stream: Rewind<TcpStream>, upstream: T)
+async fn join<T>(stream: Rewind<TcpStream>, upstream: T, idle: Option<Duration>)
 where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::stream::Abort + Unpin,
 {
-    if let Err(error) = splice(stream, upstream).await {
+    let until = Until { idle, ..Until::default() };
+    if let Err(error) = splice(stream, upstream, until).await {
         tracing::debug!(%error, "an outbound connection broke off");
     }
 }

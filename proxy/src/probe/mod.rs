@@ -35,7 +35,7 @@ pub async fn connection(context: Arc<Context>, accepted: Accepted) {
     let Accepted { stream, permit: _permit, .. } = accepted;
     let called = stream.local_addr().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
     let answer = Probe { context: Arc::clone(&context), called };
-    serve_http1(stream, answer, &context.limits, &context.drain).await;
+    serve_http1(stream, answer, Some(context.limits.head_timeout), &context.limits, &context.drain).await;
 }
 
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::time::Duration;
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,7 +14,9 @@ use crate::limits::Limits;
 use crate::stream::Body;
 
 /// Serves requests one after the other until the client or the drain ends it.
-pub async fn serve<T>(io: T, answer: impl Answer, limits: &Limits, drain: &Drain)
+///
+/// `head_timeout` is for the wait from one request to the end of the next one's head, so idle connections end by it too.
+pub async fn serve<T>(io: T, answer: impl Answer, head_timeout: Option<Duration>, limits: &Limits, drain: &Drain)
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -23,7 +26,7 @@ where
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.head_timeout)
+        .header_read_timeout(head_timeout)
         .preserve_header_case(true)
         .auto_date_header(false)
         .max_headers(limits.head_fields)

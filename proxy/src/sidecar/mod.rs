@@ -5,7 +5,7 @@ mod addresses;
 mod tests;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -21,8 +21,8 @@ use crate::{inbound, metrics, outbound, probe};
 
 pub use addresses::{Addresses, MESH_PORT, OWN_PORTS};
 
-/// How often idle connections are looked through.
-const TIDY_EVERY: Duration = Duration::from_secs(2);
+/// How often idle connections are looked through, and open ones judged if the configuration has changed.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// How a sidecar is set up.
 #[derive(Clone, Debug)]
@@ -100,6 +100,7 @@ impl Sidecar {
             metrics: counters,
             limits,
             drain: Drain::default(),
+            allowed: inbound::Allowed::default(),
             pod_ip,
             own_ports: bound.ports(),
         });
@@ -109,7 +110,7 @@ impl Sidecar {
         serve(&context, capture, move |context, accepted| inbound::refuse(context, Arc::clone(&captures), accepted));
         serve(&context, metrics, metrics::serve::connection);
         serve(&context, probes, probe::connection);
-        tokio::spawn(tidy(Arc::downgrade(&context)));
+        tokio::spawn(keep(Arc::downgrade(&context)));
         Ok(Handle { context, bound })
     }
 }
@@ -144,12 +145,22 @@ where
     }
 }
 
-async fn tidy(context: std::sync::Weak<Context>) {
-    let mut ticks = tokio::time::interval(TIDY_EVERY);
+/// Looks after what no request looks after, as long as the sidecar is there.
+async fn keep(context: Weak<Context>) {
+    let mut ticks = tokio::time::interval(KEEP_EVERY);
+    let mut judged_by = None;
     loop {
         ticks.tick().await;
         let Some(context) = context.upgrade() else { return };
         context.upstream.tidy();
+        let snapshot = context.snapshots.load_full();
+        if let Some(snapshot) = snapshot.filter(|now| !judged_by.as_ref().is_some_and(|by| Arc::ptr_eq(by, now))) {
+            let ended = context.allowed.judge(&snapshot);
+            if ended > 0 {
+                tracing::info!(ended, seq = snapshot.seq(), "open connections are no longer allowed, and were ended");
+            }
+            judged_by = Some(snapshot);
+        }
     }
 }
 

@@ -115,19 +115,29 @@ fn poll_http2(
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, h2::Error>>> {
     if !*data_ended {
-        if let Some(data) = ready!(stream.poll_data(cx)) {
-            // Taken by a writer that asks for more only when it has room: the window may open again.
-            return Poll::Ready(Some(data.and_then(|data| {
-                stream.flow_control().release_capacity(data.len())?;
-                Ok(Frame::data(data))
-            })));
+        match ready!(stream.poll_data(cx)) {
+            Some(Ok(data)) => {
+                // Taken by a writer that asks for more only when it has room: the window may open again.
+                let released = stream.flow_control().release_capacity(data.len());
+                return Poll::Ready(Some(released.map(|()| Frame::data(data))));
+            }
+            Some(Err(error)) if is_early_answer(&error) => {}
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            None => {}
         }
         *data_ended = true;
     }
     match ready!(stream.poll_trailers(cx)) {
         Ok(trailers) => Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers)))),
+        Err(error) if is_early_answer(&error) => Poll::Ready(None),
         Err(error) => Poll::Ready(Some(Err(error))),
     }
+}
+
+/// A server that has answered in full without needing the rest of the request says so by a reset without error
+/// (RFC 9113, section 8.1).
+fn is_early_answer(error: &h2::Error) -> bool {
+    error.is_reset() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR)
 }
 
 impl BodyError {

@@ -1,11 +1,14 @@
 //! Two connections joined into one.
 
+use std::io;
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
+use super::idle::{Activity, Watched};
 use crate::accept::Rewind;
 
 /// What one read may take: a TLS record's worth.
@@ -35,17 +38,44 @@ pub fn reset(mut connection: impl Abort) {
     connection.abort();
 }
 
+/// What ends a joined connection besides its two peers.
+#[derive(Clone, Debug, Default)]
+pub struct Until {
+    /// No byte for this long, in either direction.
+    pub idle: Option<Duration>,
+    /// Cancelled when the policy that allowed the connection is gone.
+    pub revoked: CancellationToken,
+}
+
 /// Carries bytes both ways until both directions have ended. Each direction ends by itself (half-close); when one
-/// breaks, both connections are reset.
-pub async fn splice<A, B>(mut one: A, mut other: B) -> std::io::Result<(u64, u64)>
+/// breaks, or `until` ends it, both connections are reset.
+pub async fn splice<A, B>(mut one: A, mut other: B, until: Until) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Abort + Unpin,
     B: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    let carried = copy_bidirectional_with_sizes(&mut one, &mut other, BUFFER, BUFFER).await;
-    if carried.is_err() {
+    let ended = match until.idle {
+        None => tokio::select! {
+            ended = copy_bidirectional_with_sizes(&mut one, &mut other, BUFFER, BUFFER) => ended.map(drop),
+            () = until.revoked.cancelled() => Err(revoked()),
+        },
+        Some(idle) => {
+            let activity = Activity::default();
+            let mut watched = Watched::new(&mut one, &activity);
+            tokio::select! {
+                ended = copy_bidirectional_with_sizes(&mut watched, &mut other, BUFFER, BUFFER) => ended.map(drop),
+                () = until.revoked.cancelled() => Err(revoked()),
+                () = activity.none_for(idle) => Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    };
+    if ended.is_err() {
         one.abort();
         other.abort();
     }
-    carried
+    ended
+}
+
+fn revoked() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "the policy that allowed this connection is gone")
 }

@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::headers;
-use crate::stream::{Abort, Body};
+use crate::stream::{Abort, Body, Until};
 
 impl Abort for TokioIo<Upgraded> {
     fn abort(&mut self) {
@@ -16,11 +16,12 @@ impl Abort for TokioIo<Upgraded> {
 
 /// Sends an upgrade request over a connection of its own, and joins both sides if the other end agrees.
 ///
-/// `downstream` is the side that asked.
+/// `downstream` is the side that asked; `until` ends what follows the switch.
 pub async fn forward_upgrade<T>(
     io: T,
     mut request: Request<Body>,
     downstream: OnUpgrade,
+    until: Until,
 ) -> Result<Response<Body>, hyper::Error>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -43,7 +44,7 @@ where
         tokio::spawn(async move {
             match tokio::try_join!(downstream, upstream) {
                 Ok((downstream, upstream)) => {
-                    let _ = crate::stream::splice(TokioIo::new(downstream), TokioIo::new(upstream)).await;
+                    let _ = crate::stream::splice(TokioIo::new(downstream), TokioIo::new(upstream), until).await;
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
             }
