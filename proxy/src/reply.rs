@@ -5,7 +5,7 @@
 //! ("Trailers-Only"), as they ignore other text.
 
 use fsm_proxy_config::Refusal;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{Response, StatusCode};
 
 use crate::headers::FSM_DENIED;
@@ -61,7 +61,9 @@ impl Reply {
     fn text_response(&self) -> Response<Body> {
         let mut response = Response::new(Body::text(format!("{}\n", self.text)));
         *response.status_mut() = self.status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(self.text.len() + 1));
         response
     }
 

@@ -93,6 +93,7 @@ impl Opening {
     pub fn refuse(mut self, reply: Reply) {
         let (mut parts, _text) = reply.into_response(false).into_parts();
         parts.headers.remove(http::header::CONTENT_TYPE);
+        parts.headers.remove(http::header::CONTENT_LENGTH);
         if self.respond.send_response(Response::from_parts(parts, ()), true).is_ok() {
             // The client has not ended its side, and is not expected to.
             self.respond.send_reset(Reason::NO_ERROR);

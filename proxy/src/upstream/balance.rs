@@ -75,6 +75,11 @@ impl Balancer {
         self.load(address).penalised_until.store(until, Ordering::Relaxed);
     }
 
+    /// Requests and connections under way at `address`.
+    pub fn in_flight(&self, address: SocketAddr) -> u32 {
+        self.cost(address).1
+    }
+
     fn choose<'e>(&self, len: usize, at: impl Fn(usize) -> &'e Endpoint) -> Option<&'e Endpoint> {
         match len {
             0 => return None,

@@ -94,6 +94,44 @@ async fn a_server_that_comes_back_is_dialled_again() {
 }
 
 #[tokio::test]
+async fn no_request_fails_while_one_of_two_servers_ends() {
+    let app = app::http1(describe).await;
+    let mesh = Mesh::new();
+    let pair = mesh.pair(app.address, Protocol::Http);
+    let other = SocketAddr::new(pod_ip(), app.address.port());
+    let _other = mesh.pod(SERVER, other.ip(), &pair.server_resources);
+    pair.client.configure(&pair.client_resources.clone().endpoints("shop/store", &[pair.endpoint, other], SERVER));
+    let (outbound, ended) = (pair.client.outbound(), tokio_util::sync::CancellationToken::new());
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let ended = ended.clone();
+            tokio::spawn(async move {
+                let mut send = connect1(outbound).await;
+                let (mut sent, mut after) = (0, 0);
+                while after < 50 {
+                    send.ready().await.unwrap();
+                    let request = Request::post("/").header("host", "store").body(Full::new(Bytes::from("x"))).unwrap();
+                    let answered = collect(send.send_request(request).await.unwrap()).await;
+                    assert_eq!(answered.status, 200, "request {sent}: {}", answered.text);
+                    sent += 1;
+                    after += usize::from(ended.is_cancelled());
+                }
+                sent
+            })
+        })
+        .collect();
+    while pair.server.handle.metrics().summary().requests["inbound"] < 20 {
+        tokio::task::yield_now().await;
+    }
+    assert!(pair.server.handle.drain().await);
+    drop(pair.server);
+    ended.cancel();
+    for client in clients {
+        assert!(client.await.unwrap() >= 50);
+    }
+}
+
+#[tokio::test]
 async fn a_drain_lets_requests_under_way_finish() {
     let (arrived, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let app = {

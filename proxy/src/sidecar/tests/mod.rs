@@ -5,5 +5,6 @@ mod client;
 mod http;
 mod lifecycle;
 mod mesh;
+mod messages;
 mod opaque;
 mod policy;

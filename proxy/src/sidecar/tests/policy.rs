@@ -101,6 +101,34 @@ async fn an_opaque_connection_needs_a_tcp_route() {
 }
 
 #[tokio::test]
+async fn an_open_connection_ends_when_its_policy_is_gone() {
+    let app = app::listen(|mut stream| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    })
+    .await;
+    let pair = Mesh::new().pair(app.address, Protocol::Tcp);
+    pair.server.configure(&tcp_policy(pair.server_resources.clone(), app.address.port()));
+    let mut stream = TcpStream::connect(pair.client.outbound()).await.unwrap();
+    stream.write_all(b"ping").await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    pair.server.configure(&tcp_policy(pair.server_resources.clone(), 1));
+    assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_connection_without_bytes_ends_after_the_idle_time_out() {
+    let app = app::listen(|mut stream| async move {
+        let _ = stream.read(&mut [0]).await;
+    })
+    .await;
+    let pair = Mesh::new().pair(app.address, Protocol::Tcp);
+    pair.client.configure(&pair.client_resources.clone().settings(|settings| settings.idle_timeout_ms = 50));
+    let mut stream = TcpStream::connect(pair.client.outbound()).await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
 async fn a_server_that_is_somebody_else_is_not_spoken_to() {
     let app = app::http1(describe).await;
     let mesh = Mesh::new();

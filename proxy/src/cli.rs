@@ -1,0 +1,129 @@
+//! The program `fsm-proxy`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args as ClapArgs, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::control::admin::{self, ADMIN_ADDRESS, Admin};
+use crate::control::{Control, Environment};
+use crate::limits::Limits;
+use crate::sidecar::{Config, Sidecar, Sources};
+
+/// The data plane of FSM.
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Stands beside one application in its pod. FSM's injector sets the environment that it needs.
+    Sidecar(SidecarArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+struct SidecarArgs {
+    /// Threads that carry traffic; by default as many as there are cores, 2 at most.
+    #[arg(long, env = "FSM_PROXY_THREADS", value_name = "N")]
+    threads: Option<usize>,
+    /// How long requests under way may take to finish after SIGTERM, in seconds.
+    #[arg(long, env = "FSM_PROXY_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
+    drain_seconds: u64,
+    /// Connections that each listener serves at once.
+    #[arg(long, env = "FSM_PROXY_MAX_CONNECTIONS", value_name = "N", default_value_t = 16 * 1024)]
+    max_connections: usize,
+    /// The address of the pod.
+    #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
+    pod_ip: Option<IpAddr>,
+    /// What is logged, in the syntax of `RUST_LOG`, such as `info` or `fsm_proxy=debug`.
+    #[arg(long, env = "FSM_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// Runs the program until it is told to end.
+///
+/// # Errors
+///
+/// When the environment is incomplete or a port is taken; the message says which.
+pub fn main(args: Args) -> anyhow::Result<()> {
+    match args.mode {
+        Mode::Sidecar(args) => sidecar(&args),
+    }
+}
+
+fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log \"{}\"", args.log))?;
+    // A program that embeds this one may log already.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let environment = Environment::from_process()?;
+    raise_file_limit();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(args.threads.unwrap_or(cores.min(2)).max(1))
+        .thread_name("fsm-proxy")
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let ended = runtime.block_on(run(args, environment));
+    // What is still under way after the drain is not waited for.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(args: &SidecarArgs, environment: Environment) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let sources = Sources::default();
+    let config = Config {
+        limits: Limits {
+            connections: args.max_connections,
+            drain_timeout: Duration::from_secs(args.drain_seconds),
+            ..Limits::default()
+        },
+        pod_ip: args.pod_ip,
+        ..Config::default()
+    };
+    let handle = Sidecar::start(config, sources.clone())?;
+    tracing::info!(identity = %environment.identity, controller = %environment.controller, "the sidecar has started");
+    let control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
+    let admin = Admin {
+        tls: sources.tls,
+        snapshots: sources.snapshots,
+        state: control.state(),
+        data_path: handle.data_path(),
+    };
+    let listener = tokio::net::TcpListener::bind(ADMIN_ADDRESS)
+        .await
+        .with_context(|| format!("cannot listen on {ADMIN_ADDRESS} for the admin port"))?;
+    tokio::spawn(admin::serve(listener, admin));
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending: requests under way are finished");
+    let finished = handle.drain().await;
+    tracing::info!(finished, "ended");
+    Ok(())
+}
+
+/// Every connection is a file descriptor, and the usual limit is 1,024; the highest allowed one is taken.
+fn raise_file_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    #[expect(unsafe_code, reason = "the standard library has no access to resource limits")]
+    // SAFETY: both calls are given a valid pointer to a `rlimit` that outlives them.
+    let raised = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
+        }
+    };
+    if !raised {
+        let error = std::io::Error::last_os_error();
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

@@ -1,0 +1,29 @@
+//! What the data path tells the admin port.
+
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::Bound;
+use crate::context::Context;
+use crate::control::admin::DataPath;
+
+/// A sidecar's counters and listeners.
+pub struct View {
+    pub context: std::sync::Arc<Context>,
+    pub bound: Bound,
+}
+
+impl DataPath for View {
+    fn stats(&self) -> Value {
+        json!(self.context.metrics.summary())
+    }
+
+    fn listeners(&self) -> Value {
+        json!(self.bound)
+    }
+
+    fn load(&self, endpoint: SocketAddr) -> usize {
+        self.context.balancer.in_flight(endpoint) as usize
+    }
+}
