@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::control::admin::{self, ADMIN_ADDRESS, Admin};
 use crate::control::{Control, Environment};
 use crate::limits::Limits;
 use crate::sidecar::{Config, Sidecar, Sources};
+use crate::telemetry::Telemetry;
 
 /// The data plane of FSM.
 #[derive(Debug, ClapArgs)]
@@ -57,11 +57,8 @@ pub fn main(args: Args) -> anyhow::Result<()> {
 }
 
 fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log).with_context(|| format!("--log \"{}\"", args.log))?;
-    // A program that embeds this one may log already.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
     let environment = Environment::from_process()?;
-    raise_file_limit();
+    let raised = raise_file_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(args.threads.unwrap_or(cores.min(2)).max(1))
@@ -69,13 +66,17 @@ fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let ended = runtime.block_on(run(args, environment));
+    let ended = runtime.block_on(run(args, environment, raised));
     // What is still under way after the drain is not waited for.
     runtime.shutdown_background();
     ended
 }
 
-async fn run(args: &SidecarArgs, environment: Environment) -> anyhow::Result<()> {
+async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Result<()>) -> anyhow::Result<()> {
+    let _telemetry = Telemetry::start(&args.log, &environment.pod)?;
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let sources = Sources::default();
@@ -91,12 +92,8 @@ async fn run(args: &SidecarArgs, environment: Environment) -> anyhow::Result<()>
     let handle = Sidecar::start(config, sources.clone())?;
     tracing::info!(identity = %environment.identity, controller = %environment.controller, "the sidecar has started");
     let control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
-    let admin = Admin {
-        tls: sources.tls,
-        snapshots: sources.snapshots,
-        state: control.state(),
-        data_path: handle.data_path(),
-    };
+    let admin =
+        Admin { tls: sources.tls, snapshots: sources.snapshots, state: control.state(), data_path: handle.data_path() };
     let listener = tokio::net::TcpListener::bind(ADMIN_ADDRESS)
         .await
         .with_context(|| format!("cannot listen on {ADMIN_ADDRESS} for the admin port"))?;
@@ -112,7 +109,7 @@ async fn run(args: &SidecarArgs, environment: Environment) -> anyhow::Result<()>
 }
 
 /// Every connection is a file descriptor, and the usual limit is 1,024; the highest allowed one is taken.
-fn raise_file_limit() {
+fn raise_file_limit() -> std::io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     #[expect(unsafe_code, reason = "the standard library has no access to resource limits")]
     // SAFETY: both calls are given a valid pointer to a `rlimit` that outlives them.
@@ -122,8 +119,5 @@ fn raise_file_limit() {
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
         }
     };
-    if !raised {
-        let error = std::io::Error::last_os_error();
-        tracing::debug!(%error, "the limit of open files stays as it is");
-    }
+    if raised { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

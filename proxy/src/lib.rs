@@ -11,6 +11,7 @@
 //! ```
 
 pub mod accept;
+pub mod cli;
 mod context;
 pub mod control;
 mod drain;

@@ -1,6 +1,7 @@
 //! The proxy beside one application: its listeners, and its life from start to drain.
 
 mod addresses;
+mod admin;
 #[cfg(test)]
 mod tests;
 
@@ -8,10 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::accept::{Accepted, BindError, Listener, OriginalDst, bind};
 use crate::context::{Context, Snapshots};
+use crate::control::admin::DataPath;
 use crate::drain::Drain;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -62,7 +65,7 @@ pub struct Handle {
 }
 
 /// The addresses that a sidecar listens on, one for each address asked for.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Bound {
     pub outbound: Vec<SocketAddr>,
     pub capture: Vec<SocketAddr>,
@@ -173,6 +176,11 @@ impl Handle {
     /// The counters.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.context.metrics
+    }
+
+    /// For the admin port.
+    pub fn data_path(&self) -> Arc<dyn DataPath> {
+        Arc::new(admin::View { context: Arc::clone(&self.context), bound: self.bound.clone() })
     }
 
     /// Whether there are a certificate and a complete configuration.
