@@ -11,6 +11,7 @@ pub mod concern;
 pub mod control_plane;
 pub mod core;
 pub mod debug;
+mod digest;
 pub mod fact;
 mod facts;
 #[cfg(test)]

@@ -21,7 +21,6 @@ use fsm_api::{KindInfo, MeshConfig, Validate, kinds};
 use fsm_proxy_config::Digest;
 use fsm_store::Seq;
 use serde_json::value::RawValue;
-use sha2::{Digest as _, Sha256};
 
 pub use actor::{Applied, AppliedStep, Batch, CatalogActor, CatalogMachine};
 pub use delta::{Changed, ChangedByName, Delta};
@@ -32,6 +31,7 @@ pub use name::{InvalidObjectName, ObjectName};
 pub use proxy::{Proxies, ProxyStatus};
 pub use reach::Audience;
 
+use crate::digest::{Member, SetDigest};
 use crate::fact::{ControllerStarted, Fact, ObjectChange, ObjectFact, Relist, RelistPhase};
 use view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts, Unusable};
 
@@ -47,6 +47,14 @@ pub struct Object {
     /// The record that it was last seen in.
     pub seq: Seq,
     pub json: Arc<RawValue>,
+    member: Member,
+}
+
+impl Object {
+    fn new(seq: Seq, (gvk, name): &ObjectKey, json: Arc<RawValue>) -> Self {
+        let parts = [gvk.as_str(), &name.namespace, &name.name, json.get()].map(str::as_bytes);
+        Self { seq, member: Member::of(parts), json }
+    }
 }
 
 /// See the module's documentation.
@@ -55,6 +63,8 @@ pub struct Catalog {
     seq: Seq,
     mesh: Arc<Mesh>,
     objects: PersistentMap<ObjectKey, Object>,
+    /// Of `objects`.
+    digest: SetDigest,
     /// Lists under way: the objects of a kind that are not named yet.
     relists: PersistentMap<String, PersistentMap<ObjectName, ()>>,
     /// Objects that count as absent, and why.
@@ -184,7 +194,11 @@ impl Catalog {
         }
         match fact.change {
             ObjectChange::Applied => {
-                self.objects.insert(key.clone(), Object { seq, json: fact.object.clone() });
+                let object = Object::new(seq, &key, fact.object.clone());
+                self.digest.add(object.member);
+                if let Some(before) = self.objects.insert(key.clone(), object) {
+                    self.digest.remove(before.member);
+                }
                 self.view(key, Some(&fact.object), delta);
             }
             ObjectChange::Deleted => self.delete(key, delta),
@@ -192,7 +206,9 @@ impl Catalog {
     }
 
     fn delete(&mut self, key: ObjectKey, delta: &mut Delta) {
-        self.objects.remove(&key);
+        if let Some(before) = self.objects.remove(&key) {
+            self.digest.remove(before.member);
+        }
         self.view(key, None, delta);
     }
 
@@ -282,14 +298,7 @@ impl Catalog {
 
     /// A digest of all objects.
     pub fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        for ((gvk, name), object) in self.objects.iter() {
-            for part in [gvk.as_str(), &name.namespace, &name.name, object.json.get()] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part.as_bytes());
-            }
-        }
-        Digest(hash.finalize().into())
+        self.digest.digest()
     }
 }
 

@@ -17,7 +17,7 @@ use fsm_proxy_config::{Digest, ResourceName};
 use fsm_store::Seq;
 
 pub use resources::Resources;
-pub(crate) use resources::hash_told;
+pub(crate) use resources::member;
 pub use shell::{ConcernActor, ConcernDone, ConcernMachine, FromCore};
 
 use crate::catalog::{Audience, Catalog, Delta, ObjectName};

@@ -3,55 +3,58 @@
 use std::collections::BTreeMap;
 
 use fsm_proxy_config::Digest;
-use sha2::{Digest as _, Sha256};
 
 use super::{Change, ResourceKey, Told};
 use crate::catalog::Audience;
+use crate::digest::{Member, SetDigest};
 
 /// The resources of one concern. It gives changes only for what really differs.
 #[derive(Clone, Debug, Default)]
-pub struct Resources(BTreeMap<ResourceKey, Told>);
+pub struct Resources {
+    resources: BTreeMap<ResourceKey, (Told, Member)>,
+    digest: SetDigest,
+}
 
 impl Resources {
     /// The content of a resource.
     pub fn get(&self, key: &ResourceKey) -> Option<&Told> {
-        self.0.get(key)
+        self.resources.get(key).map(|(told, _)| told)
     }
 
     /// Sets (or removes) a resource, and notes the change in `changes` if there is one. Gives whether there is.
     pub fn set(&mut self, key: ResourceKey, told: Option<Told>, changes: &mut Vec<Change>) -> bool {
-        if self.0.get(&key) == told.as_ref() {
+        if self.get(&key) == told.as_ref() {
             return false;
         }
-        match told.clone() {
-            Some(told) => self.0.insert(key.clone(), told),
-            None => self.0.remove(&key),
+        let before = match told.clone() {
+            Some(told) => {
+                let member = member(&key, &told, 0);
+                self.digest.add(member);
+                self.resources.insert(key.clone(), (told, member))
+            }
+            None => self.resources.remove(&key),
         };
+        if let Some((_, member)) = before {
+            self.digest.remove(member);
+        }
         changes.push(Change { key, told });
         true
     }
 
     /// A digest of all names, contents and audiences.
     pub fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        for (key, told) in &self.0 {
-            hash_told(&mut hash, key, told);
-        }
-        Digest(hash.finalize().into())
+        self.digest.digest()
     }
 }
 
-/// Adds one resource to a digest.
-pub(crate) fn hash_told(hash: &mut Sha256, key: &ResourceKey, told: &Told) {
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_be_bytes());
-        hash.update(bytes);
+/// One resource as the member of a set.
+pub(crate) fn member(key: &ResourceKey, told: &Told, version: u64) -> Member {
+    let name = key.name.to_string();
+    let proxy = key.proxy.as_ref().map(ToString::to_string).unwrap_or_default();
+    let audience: Vec<String> = match &told.audience {
+        Audience::Everyone => vec!["*".to_owned()],
+        Audience::Accounts(accounts) => accounts.iter().map(ToString::to_string).collect(),
     };
-    part(key.name.to_string().as_bytes());
-    part(key.proxy.as_ref().map(ToString::to_string).unwrap_or_default().as_bytes());
-    part(&told.bytes);
-    match &told.audience {
-        Audience::Everyone => part(b"*"),
-        Audience::Accounts(accounts) => accounts.iter().for_each(|account| part(account.to_string().as_bytes())),
-    }
+    let parts = [&version.to_be_bytes()[..], name.as_bytes(), proxy.as_bytes(), &told.bytes];
+    Member::of(parts.into_iter().chain(audience.iter().map(String::as_bytes)))
 }

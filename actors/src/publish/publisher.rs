@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fsm_proxy_config::{ConfigSet, Digest, Entry, ResourceName, Update};
 use fsm_store::{Seq, TraceContext};
-use sha2::{Digest as _, Sha256};
 
 use crate::catalog::view::Account;
 use crate::catalog::{Audience, Catalog, Delta, ObjectName};
 use crate::concern::{Change, ResourceKey, Told};
+use crate::digest::{Member, SetDigest};
 
 /// What one proxy has to be told now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct Publisher {
     proxies_by_account: BTreeMap<Account, BTreeSet<ObjectName>>,
     followed: Followed,
     pending: BTreeMap<ObjectName, Pending>,
+    /// Of all resources and proxies.
+    digest: SetDigest,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +61,7 @@ struct Published {
     /// The record that last changed the bytes.
     version: Seq,
     told: Told,
+    member: Member,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -145,18 +148,7 @@ impl Publisher {
 
     /// A digest of all resources with their versions and audiences, and of all proxies.
     pub fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        for (key, published) in &self.resources {
-            hash.update(published.version.0.to_be_bytes());
-            crate::concern::hash_told(&mut hash, key, &published.told);
-        }
-        for (proxy, account) in &self.proxies {
-            for part in [proxy.to_string(), account.to_string()] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part.as_bytes());
-            }
-        }
-        Digest(hash.finalize().into())
+        self.digest.digest()
     }
 
     /// How many resources there are.
@@ -187,12 +179,19 @@ impl Publisher {
             before.as_ref().map(|published| &published.told.bytes) != told.as_ref().map(|told| &told.bytes);
         let after = told.map(|told| {
             let version = before.as_ref().filter(|_| !bytes_changed).map_or(seq, |published| published.version);
-            Published { version, told }
+            let member = crate::concern::member(&key, &told, version.0);
+            Published { version, told, member }
         });
         match &after {
-            Some(after) => self.resources.insert(key.clone(), after.clone()),
-            None => self.resources.remove(&key),
-        };
+            Some(after) => {
+                self.digest.add(after.member);
+                self.resources.insert(key.clone(), after.clone());
+            }
+            None => drop(self.resources.remove(&key)),
+        }
+        if let Some(before) = &before {
+            self.digest.remove(before.member);
+        }
         let entry = after.as_ref().map(|after| Entry { version: after.version.0, bytes: after.told.bytes.clone() });
         if let Some(proxy) = &key.proxy {
             let names = self.by_proxy.entry(proxy.clone()).or_default();
@@ -287,6 +286,7 @@ impl Publisher {
             let had: BTreeSet<ResourceName> = before.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
                 self.proxies.remove(&proxy);
+                self.digest.remove(proxy_member(&proxy, &account));
                 remove_from(&mut self.proxies_by_account, &account, &proxy);
             }
             let Some(account) = after else {
@@ -294,6 +294,7 @@ impl Publisher {
                 self.pending.remove(&proxy);
                 continue;
             };
+            self.digest.add(proxy_member(&proxy, &account));
             self.proxies.insert(proxy.clone(), account.clone());
             self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
             if self.followed.contains(&proxy) {
@@ -312,6 +313,10 @@ impl Publisher {
     fn shared_names(&self, account: &Account) -> impl Iterator<Item = ResourceName> {
         self.everyone.iter().chain(self.by_account.get(account).into_iter().flatten()).cloned()
     }
+}
+
+fn proxy_member(proxy: &ObjectName, account: &Account) -> Member {
+    Member::of([&b"proxy"[..], proxy.to_string().as_bytes(), account.to_string().as_bytes()])
 }
 
 fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

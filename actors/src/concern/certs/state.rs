@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName, SpiffeId, proto};
 use fsm_store::Timestamp;
-use sha2::{Digest as _, Sha256};
 
 use crate::catalog::{Audience, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told};
+use crate::digest::{Member, SetDigest};
 use crate::fact::{CertificateIssued, Fact};
 
 /// The state machine.
@@ -17,6 +17,8 @@ pub struct Certs {
     resources: Resources,
     /// The newest certificate of each holder.
     issued: BTreeMap<Holder, Certificate>,
+    /// Of `issued`.
+    issued_digest: SetDigest,
     /// How many certificates were issued in all.
     issued_total: u64,
 }
@@ -52,7 +54,20 @@ impl Certs {
             fingerprint: fact.fingerprint.clone(),
             not_after: fact.not_after,
         };
-        self.issued.insert((fact.identity.clone(), fact.pod.clone()), certificate);
+        self.set((fact.identity.clone(), fact.pod.clone()), Some(certificate));
+    }
+
+    fn set(&mut self, holder: Holder, certificate: Option<Certificate>) {
+        let before = match certificate {
+            Some(certificate) => {
+                self.issued_digest.add(member(&holder, &certificate));
+                self.issued.insert(holder.clone(), certificate)
+            }
+            None => self.issued.remove(&holder),
+        };
+        if let Some(before) = before {
+            self.issued_digest.remove(member(&holder, &before));
+        }
     }
 }
 
@@ -69,7 +84,7 @@ impl Concern for Certs {
             if let (Some(before), None) = (&changed.before, &changed.after)
                 && let Some(identity) = step.catalog.mesh().identity(&before.account)
             {
-                self.issued.remove(&(identity, Some(name.clone())));
+                self.set((identity, Some(name.clone())), None);
             }
         }
         if step.delta.mesh.is_some() {
@@ -85,17 +100,19 @@ impl Concern for Certs {
     }
 
     fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        hash.update(self.resources.digest().0);
-        hash.update(self.issued_total.to_be_bytes());
-        for ((identity, pod), certificate) in &self.issued {
-            let pod = pod.as_ref().map(ToString::to_string).unwrap_or_default();
-            for part in [&identity.to_string(), &pod, &certificate.serial, &certificate.fingerprint] {
-                hash.update((part.len() as u64).to_be_bytes());
-                hash.update(part.as_bytes());
-            }
-            hash.update(certificate.not_after.0.to_be_bytes());
-        }
-        Digest(hash.finalize().into())
+        let mut digest = self.issued_digest;
+        digest.add(Member::of([&self.resources.digest().0[..], &self.issued_total.to_be_bytes()]));
+        digest.digest()
     }
+}
+
+fn member((identity, pod): &Holder, certificate: &Certificate) -> Member {
+    let pod = pod.as_ref().map(ToString::to_string).unwrap_or_default();
+    Member::of([
+        identity.to_string().as_bytes(),
+        pod.as_bytes(),
+        certificate.serial.as_bytes(),
+        certificate.fingerprint.as_bytes(),
+        &certificate.not_after.0.to_be_bytes(),
+    ])
 }

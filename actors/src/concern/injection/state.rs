@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use fsm_proxy_config::Digest;
-use sha2::{Digest as _, Sha256};
 
 use crate::catalog::view::Namespace;
 use crate::catalog::{Mesh, ObjectName, Table};
 use crate::concern::{Change, Concern, Step};
+use crate::digest::{Member, SetDigest};
 
 /// The state machine: the mesh's settings and the namespaces. A clone is a version, and costs a few pointers.
 #[derive(Clone, Debug, Default)]
@@ -48,23 +48,17 @@ impl Concern for Injection {
     }
 
     fn digest(&self) -> Digest {
-        let mut hash = Sha256::new();
-        let mut part = |text: &str| {
-            hash.update((text.len() as u64).to_be_bytes());
-            hash.update(text.as_bytes());
-        };
         let started = &self.mesh.started;
         let config = serde_json::to_string(&self.mesh.config).expect("settings are plain data");
-        for text in [&started.mesh_name, &started.mesh_namespace, &started.trust_domain, &config] {
-            part(text);
-        }
+        let mut digest = SetDigest::default();
+        digest.add(Member::of(
+            [&started.mesh_name, &started.mesh_namespace, &started.trust_domain, &config].map(|part| part.as_bytes()),
+        ));
         for (name, namespace) in self.namespaces.iter() {
-            part(&name.name);
-            for (key, value) in namespace.labels.iter().chain(&namespace.annotations) {
-                part(key);
-                part(value);
-            }
+            let values = namespace.labels.iter().chain(&namespace.annotations);
+            let values = values.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
+            digest.add(Member::of([&b"namespace"[..], name.name.as_bytes()].into_iter().chain(values)));
         }
-        Digest(hash.finalize().into())
+        digest.digest()
     }
 }
