@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
 
 use crate::meta::{ObjectMeta, null_as_default};
@@ -91,8 +91,14 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// The largest compiled expression that a proxy takes, in bytes.
+const EXPRESSION_BYTES: usize = 1 << 20;
+
+/// Refuses what a proxy would refuse: one such expression would keep it from taking any newer configuration.
 fn expression(report: &mut Report, field: &str, expression: &str) {
-    if let Err(error) = Regex::new(&format!("^(?:{expression})$")) {
+    // On its own first: inside the anchors, brackets that do not belong together could close the group (`a)|(?:b`).
+    let anchored = || RegexBuilder::new(&format!(r"\A(?:{expression})\z")).size_limit(EXPRESSION_BYTES).build();
+    if let Err(error) = Regex::new(expression).and_then(|_| anchored()) {
         let reason = error.to_string();
         let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
         report.error(

@@ -85,6 +85,8 @@ fn route_groups_have_distinct_names_and_usable_expressions() {
     refused(&group(json!([{"name": ""}])), "spec.matches[0].name", "by name");
     refused(&group(json!([{"name": "a", "pathRegex": "("}])), "spec.matches[0].pathRegex", "unclosed group");
     refused(&group(json!([{"name": "a", "pathRegex": "(?!x)"}])), "spec.matches[0].pathRegex", "look-around");
+    refused(&group(json!([{"name": "a", "pathRegex": "/a)|(?:/b"}])), "spec.matches[0].pathRegex", "unopened group");
+    refused(&group(json!([{"name": "a", "pathRegex": "(a{1000}){1000}"}])), "spec.matches[0].pathRegex", "size limit");
     refused(&group(json!([{"name": "a", "methods": ["get"]}])), "spec.matches[0].methods[0]", "upper case");
     refused(
         &group(json!([{"name": "a", "headers": [{"x y": "z"}]}])),
