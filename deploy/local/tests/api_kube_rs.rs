@@ -225,3 +225,53 @@ async fn many_watchers_read_the_same_stream() {
     }
     server.api.stop().await;
 }
+
+#[tokio::test]
+async fn a_restarted_server_remembers_everything() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    let made = maps
+        .create(&PostParams::default(), &object(json!({"metadata": {"name": "kept"}, "data": {"a": "1"}})))
+        .await
+        .unwrap();
+    maps.create(&PostParams::default(), &object(json!({"metadata": {"name": "gone"}}))).await.unwrap();
+    maps.delete("gone", &DeleteParams::default()).await.unwrap();
+    let ca = server.api.ca_pem().to_owned();
+    let version = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
+    server.api.stop().await;
+
+    let server = api_support::start_in(server.dir).await;
+    assert_eq!(server.api.ca_pem(), ca, "clients needn't learn a new CA");
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    assert_eq!(maps.get("kept").await.unwrap(), made);
+    assert!(maps.get_opt("gone").await.unwrap().is_none());
+    let later: u64 =
+        maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap().parse().unwrap();
+    assert!(later >= version.parse().unwrap(), "versions never go back");
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn an_apply_merges_by_field_ownership() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    let patch = |data: serde_json::Value| {
+        Patch::Apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "s"}, "data": data}))
+    };
+    let alpha = PatchParams::apply("alpha");
+    let made = maps.patch("s", &alpha, &patch(json!({"a": "1", "b": "2"}))).await.unwrap();
+    let again = maps.patch("s", &alpha, &patch(json!({"a": "1", "b": "2"}))).await.unwrap();
+    assert_eq!(again.metadata.resource_version, made.metadata.resource_version, "nothing changed");
+    let beta = PatchParams::apply("beta");
+    let conflict = maps.patch("s", &beta, &patch(json!({"b": "9"}))).await;
+    let Err(kube::Error::Api(status)) = conflict else { panic!("beta doesn't own b") };
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (409, "Apply failed with 1 conflict: conflict with \"alpha\": .data.b")
+    );
+    let forced = maps.patch("s", &beta.force(), &patch(json!({"b": "9"}))).await.unwrap();
+    assert_eq!(forced.data.unwrap()["b"], "9");
+    let dropped = maps.patch("s", &alpha, &patch(json!({}))).await.unwrap();
+    assert_eq!(dropped.data.unwrap().keys().collect::<Vec<_>>(), ["b"]);
+    server.api.stop().await;
+}

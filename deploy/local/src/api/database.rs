@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::journal::{Durable, Journal, JournalEntry};
+use super::journal::{Durable, Journal, JournalEntry, Remembered};
 use super::object::{items, metadata, text, uid};
 use super::resource::Storage;
 
@@ -161,14 +161,10 @@ impl State {
 
 impl Database {
     /// A database with the objects a journal remembers. Changes are told to `feed`.
-    pub fn new(
-        journal: Option<Journal>,
-        remembered: Vec<JournalEntry>,
-        version: u64,
-        feed: mpsc::UnboundedSender<Arc<Change>>,
-    ) -> Self {
+    pub fn new(journal: Option<Journal>, remembered: Remembered, feed: mpsc::UnboundedSender<Arc<Change>>) -> Self {
+        let version = remembered.version;
         let mut state = State { version, start: version, ..State::default() };
-        for entry in remembered {
+        for entry in remembered.objects {
             let Some(value) = entry.object else { continue };
             state.index(&entry.storage, &entry.key, None, Some(&value));
             let object = Arc::new(Stored { version: entry.version, value });
@@ -312,7 +308,7 @@ impl Database {
         // Sent under the lock, so the journal has the order of the versions. The feed may be closed while stopping.
         let durable = self.journal.as_ref().map_or_else(Durable::at_once, |journal| {
             let stored = (!gone).then(|| object.value.clone());
-            journal.append(JournalEntry {
+            journal.append(&JournalEntry {
                 storage: storage.clone(),
                 key: key.clone(),
                 version: object.version,

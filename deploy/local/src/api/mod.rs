@@ -59,6 +59,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
+pub use journal::JournalError;
 pub use pki::PkiError;
 pub use server::{Dialer, HostDialer, LogOptions, NodeBackend};
 pub use status::ApiError;
@@ -90,6 +91,8 @@ pub enum StartError {
     Directory { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Keys(#[from] PkiError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
 }
 
 /// A running API server. Dropping it stops it without waiting.
@@ -129,7 +132,8 @@ impl ApiServer {
         let address = listeners.first().ok_or(StartError::NoListener)?.0;
 
         let (feed, changes) = mpsc::unbounded_channel();
-        let database = database::Database::new(None, Vec::new(), 0, feed);
+        let (journal, remembered) = journal::Journal::open(&config.data_dir).await?;
+        let database = database::Database::new(Some(journal), remembered, feed);
         let server = Arc::new(Server::new(Parts {
             database,
             registry: builtin::registry(),

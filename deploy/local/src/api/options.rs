@@ -17,6 +17,8 @@ pub enum FieldValidation {
 /// Options of create, update and patch.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
+    /// How reviews name these options: `CreateOptions`, `UpdateOptions` or `PatchOptions`.
+    pub kind: &'static str,
     /// Answer as if it had been done, and store nothing.
     pub dry_run: bool,
     /// Who the written fields belong to.
@@ -28,7 +30,7 @@ pub struct WriteOptions {
 
 impl WriteOptions {
     /// Reads the query of a request. `kind` names the options in messages; `apply` when it is a server-side apply.
-    pub fn of(query: &Query, kind: &str, user_agent: &str, apply: bool) -> Result<Self, ApiError> {
+    pub fn of(query: &Query, kind: &'static str, user_agent: &str, apply: bool) -> Result<Self, ApiError> {
         let mut errors = Vec::new();
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let validation = match query.get("fieldValidation") {
@@ -54,12 +56,18 @@ impl WriteOptions {
         refuse(kind, &errors)?;
         let program = user_agent.split('/').next().filter(|program| !program.is_empty());
         let manager = named.or(program).unwrap_or("unknown").to_owned();
-        Ok(Self { dry_run, manager, validation, force })
+        Ok(Self { kind, dry_run, manager, validation, force })
     }
 
     /// The options of the server's own writes.
     pub fn internal(manager: &str) -> Self {
-        Self { dry_run: false, manager: manager.into(), validation: FieldValidation::Ignore, force: false }
+        Self {
+            kind: "UpdateOptions",
+            dry_run: false,
+            manager: manager.into(),
+            validation: FieldValidation::Ignore,
+            force: false,
+        }
     }
 }
 

@@ -71,7 +71,7 @@ impl Request {
         media::read_body(self.content_type(), &self.body)
     }
 
-    fn options(&self, kind: &str, apply: bool) -> Result<WriteOptions, ApiError> {
+    fn options(&self, kind: &'static str, apply: bool) -> Result<WriteOptions, ApiError> {
         let agent = self.header(http::header::USER_AGENT).unwrap_or_default();
         WriteOptions::of(&self.query, kind, agent, apply)
     }
@@ -319,7 +319,14 @@ async fn patch(
     let kind = PatchKind::of(request.content_type(), &target.resource)?;
     let options = request.options("PatchOptions", kind == PatchKind::Apply)?;
     if kind == PatchKind::Apply {
-        return Err(ApiError::not_implemented("server-side apply is not available yet"));
+        if target.subresource.as_deref() == Some("scale") {
+            return Err(ApiError::not_implemented("a Scale can't be applied here: send a merge patch"));
+        }
+        let configuration = media::read_yaml(&request.body)
+            .map_err(|error| ApiError::bad_request(format!("error decoding YAML: {}", error.message)))?;
+        let mut writing = writing(server, request, target, options);
+        let result = writing.apply(part(target), configuration).await;
+        return finish(writing, &target.resource, result, accepted.form);
     }
     let body: Value = serde_json::from_slice(&request.body)
         .map_err(|error| ApiError::bad_request(format!("error decoding patch: {error}")))?;

@@ -162,14 +162,6 @@ impl FieldSelector {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// The name the selector asks for, when it asks for exactly one.
-    pub fn only_name(&self) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(path, _, equal)| *equal && path.len() == 2 && path[0] == "metadata" && path[1] == "name")
-            .map(|(_, name, _)| name.as_str())
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What is answered when a request isn't fulfilled: `Status` objects as Kubernetes clients expect them.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use super::resource::Resource;
@@ -11,7 +13,7 @@ pub struct ApiError {
     /// The HTTP status code.
     pub code: u16,
     /// The machine-readable reason, such as `NotFound`; empty where a real server gives none.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// `details` of the `Status`, if any.
     pub details: Option<Value>,
@@ -96,7 +98,7 @@ impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
             plain: false,

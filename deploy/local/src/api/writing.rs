@@ -78,6 +78,9 @@ impl Writing<'_> {
             return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         self.check_namespace()?;
+        if way != Way::Apply {
+            metadata(&mut object).remove("managedFields");
+        }
         prepare_new(&resource, &mut object);
         generate_name(&mut object);
         defaults::fill(&resource, &mut object);
@@ -88,6 +91,8 @@ impl Writing<'_> {
         }
         generate_name(&mut object);
         finish_new(&mut object);
+        // Again, for what is made from the uid.
+        defaults::fill(&resource, &mut object);
         if way != Way::Apply {
             object = ownership::updated(&resource, &self.options.manager, Part::Main, &json!({}), object);
         }
@@ -148,6 +153,86 @@ impl Writing<'_> {
             }
         }
         Err(ApiError::modified(&resource, &object_name))
+    }
+
+    /// Server-side apply of a configuration. Gives 201 for a new object and 200 for one that was there.
+    pub async fn apply(&mut self, part: Part, configuration: Value) -> Result<(u16, Value), ApiError> {
+        let resource = self.target.resource.clone();
+        let configuration = self.read_configuration(part, configuration)?;
+        let (manager, force) = (self.options.manager.clone(), self.options.force);
+        let merged = |live: &Value| {
+            let merged = ownership::applied(&resource, live, &configuration, &manager, part.name(), force);
+            merged.map_err(|conflicts| ownership::Conflict::refusal(&conflicts))
+        };
+        for _ in 0..ATTEMPTS {
+            let missing = super::reading::find(self.server, self.target).is_err();
+            if missing && part == Part::Main {
+                match self.create(merged(&json!({}))?, Way::Apply).await {
+                    Err(error) if error.reason == "AlreadyExists" => continue,
+                    made => return made.map(|object| (201, object)),
+                }
+            }
+            let version = super::object::resource_version(&configuration);
+            let updated = self
+                .update(part, Way::Apply, |live| {
+                    let mut next = merged(live)?;
+                    if !version.is_empty() {
+                        metadata(&mut next).insert("resourceVersion".into(), json!(version));
+                    }
+                    Ok(next)
+                })
+                .await;
+            match updated {
+                // Deleted meanwhile.
+                Err(error) if error.code == 404 && part == Part::Main => {}
+                other => return other.map(|object| (200, object)),
+            }
+        }
+        Err(ApiError::modified(&resource, self.target.name.as_deref().unwrap_or_default()))
+    }
+
+    /// Checks an applied configuration, and reduces it to what this request may write.
+    fn read_configuration(&self, part: Part, mut configuration: Value) -> Result<Value, ApiError> {
+        let resource = self.resource();
+        let wanted = self.target.name.as_deref().unwrap_or_default();
+        let (version, kind) = (text(&configuration, &["apiVersion"]), text(&configuration, &["kind"]));
+        if version.is_empty() || kind.is_empty() {
+            return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={kind}")));
+        }
+        if name(&configuration).is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
+            )));
+        }
+        if configuration["metadata"].get("managedFields").is_some_and(|m| !m.is_null()) {
+            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
+        }
+        drop_nulls(&mut configuration);
+        check_place(self.target, &mut configuration)?;
+        let refuse = |what: &str| {
+            let place = format!(
+                "{}/{wanted}; {}, Kind={}",
+                self.target.namespace.as_deref().unwrap_or_default(),
+                resource.api_version(),
+                resource.kind
+            );
+            ApiError::new(500, "", format!("failed to create typed patch object ({place}): {what}"))
+        };
+        let decoded = decode(resource, configuration.clone());
+        let decoded =
+            decoded.map_err(|error| if resource.custom().is_some() { error } else { refuse(&error.message) })?;
+        if let [field, ..] = decoded.unknown.as_slice() {
+            return Err(refuse(&format!(".{field}: field not declared in schema")));
+        }
+        let map = as_map(&mut configuration);
+        if part == Part::Status {
+            map.retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+            let meta = metadata(&mut configuration);
+            meta.retain(|key, _| matches!(key.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+        } else if has_status(resource) {
+            map.remove("status");
+        }
+        Ok(configuration)
     }
 
     /// One attempt; `None` when the object changed meanwhile.
@@ -323,6 +408,18 @@ pub fn released(resource: &Resource, object: &Value) -> bool {
     finalizers(object).next().is_none() && !held && !graceful
 }
 
+/// Drops nulls, which in a configuration name no field.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|_, child| !child.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
 fn already_exists(resource: &Resource, name: &str, existing: &Object) -> ApiError {
     if is_terminating(&existing.value) {
         let why = format!("object is being deleted: {} {name:?} already exists", resource.qualified());
@@ -350,8 +447,6 @@ fn prepare_new(resource: &Resource, object: &mut Value) {
     ] {
         meta.remove(key);
     }
-    meta.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
-    meta.insert("creationTimestamp".into(), json!(now()));
     if has_generation(resource) {
         meta.insert("generation".into(), json!(1));
     }
@@ -373,8 +468,8 @@ fn prepare_new(resource: &Resource, object: &mut Value) {
 /// What is decided after admission: it can't be changed by a webhook.
 fn finish_new(object: &mut Value) {
     let meta = metadata(object);
-    super::object::default(meta, "uid", || json!(uuid::Uuid::new_v4().to_string()));
-    super::object::default(meta, "creationTimestamp", || json!(now()));
+    meta.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
+    meta.insert("creationTimestamp".into(), json!(now()));
     for key in ["labels", "annotations", "finalizers", "ownerReferences"] {
         let empty = |v: &Value| v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty);
         if meta.get(key).is_some_and(empty) {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use fsm_local::api::{ApiConfig, ApiServer, HostDialer, listen};
 use kube::Client;
 
+// Each test program uses its own part of this.
+#[allow(dead_code, reason = "the kubectl tests need no client of their own")]
 pub struct TestServer {
     pub api: ApiServer,
     pub client: Client,

@@ -1,0 +1,228 @@
+//! The API server as kubectl uses it. Skipped where there is no kubectl.
+
+mod api_support;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// What a command printed, and whether it succeeded.
+struct Outcome {
+    ok: bool,
+    out: String,
+    err: String,
+}
+
+struct Kubectl<'a> {
+    dir: &'a Path,
+}
+
+impl Kubectl<'_> {
+    /// Runs kubectl with words separated by spaces, and a manifest on its standard input.
+    fn run(&self, words: &str, input: &str) -> Outcome {
+        let mut child = Command::new("kubectl")
+            .args(words.split(' '))
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.dir)
+            .env("KUBECONFIG", self.dir.join("kubeconfig"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl runs");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads its input");
+        let output = child.wait_with_output().expect("kubectl ends");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Outcome { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn ok(&self, words: &str, input: &str) -> String {
+        let outcome = self.run(words, input);
+        assert!(outcome.ok, "kubectl {words}: {}{}", outcome.out, outcome.err);
+        outcome.out
+    }
+}
+
+fn have_kubectl() -> bool {
+    let have = Command::new("kubectl").arg("version").arg("--client").output().is_ok_and(|o| o.status.success());
+    if !have {
+        println!("skipped: needs kubectl in PATH");
+    }
+    have
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: web, image: example.com/web:1, ports: [{containerPort: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80}]
+";
+
+const WIDGETS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, singular: widget, kind: Widget, shortNames: [wd]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    additionalPrinterColumns: [{name: Size, type: integer, jsonPath: .spec.size}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        required: [spec]
+        properties:
+          spec:
+            type: object
+            required: [size]
+            properties:
+              size: {type: integer, minimum: 1, maximum: 10}
+              color: {type: string, default: red}
+          status: {type: object, x-kubernetes-preserve-unknown-fields: true}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_applies_reads_changes_and_deletes() {
+    if !have_kubectl() {
+        return;
+    }
+    let server = api_support::start().await;
+    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    let path = server.dir.path().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let kubectl = Kubectl { dir: &path };
+        assert_eq!(kubectl.ok("apply -f -", DEPLOYMENT), "deployment.apps/web created\nservice/web created\n");
+        assert_eq!(kubectl.ok("apply -f -", DEPLOYMENT), "deployment.apps/web unchanged\nservice/web unchanged\n");
+        let changed = DEPLOYMENT.replace("web:1", "web:2");
+        assert_eq!(kubectl.ok("apply -f -", &changed), "deployment.apps/web configured\nservice/web unchanged\n");
+        let image = "get deploy web -o jsonpath={.spec.template.spec.containers[*].image}";
+        assert_eq!(kubectl.ok(image, ""), "example.com/web:2");
+
+        let table = kubectl.ok("get deployments,svc", "");
+        assert!(table.contains("READY") && table.contains("0/1") && table.contains("CLUSTER-IP"), "{table}");
+        assert!(kubectl.ok("get all -A", "").contains("service/kubernetes"));
+        kubectl.ok("scale deployment web --replicas=3", "");
+        assert_eq!(kubectl.ok("get deploy web -o jsonpath={.spec.replicas}", ""), "3");
+        kubectl.ok("label deployment web tier=front", "");
+        kubectl.ok("annotate deployment web note=x", "");
+        assert!(kubectl.ok("get deploy -l tier=front -o name", "").contains("deployment.apps/web"));
+        kubectl.ok("set image deployment/web web=example.com/web:3", "");
+        kubectl.ok("rollout restart deployment/web", "");
+        kubectl.ok("describe deployment web", "");
+        assert!(kubectl.ok("get deploy web -o yaml --show-managed-fields", "").contains("kubectl-client-side-apply"));
+
+        let typo = DEPLOYMENT.replace("replicas:", "replcas:");
+        let refused = kubectl.run("apply -f -", &typo);
+        assert!(!refused.ok && refused.err.contains("unknown field \"spec.replcas\""), "{}", refused.err);
+
+        assert_eq!(kubectl.ok("delete deployment web", ""), "deployment.apps \"web\" deleted\n");
+        let gone = kubectl.run("get deployment web", "");
+        assert!(gone.err.contains("(NotFound): deployments.apps \"web\" not found"), "{}", gone.err);
+    })
+    .await
+    .expect("kubectl behaves");
+    server.api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_applies_on_the_server_side() {
+    if !have_kubectl() {
+        return;
+    }
+    let server = api_support::start().await;
+    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    let path = server.dir.path().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let kubectl = Kubectl { dir: &path };
+        let applied = kubectl.ok("apply --server-side -f -", DEPLOYMENT);
+        assert_eq!(applied, "deployment.apps/web serverside-applied\nservice/web serverside-applied\n");
+        let other = DEPLOYMENT.replace("web:1", "web:2");
+        let conflict = kubectl.run("apply --server-side --field-manager=other -f -", &other);
+        assert!(!conflict.ok && conflict.err.contains("conflict with \"kubectl\""), "{}", conflict.err);
+        kubectl.ok("apply --server-side --field-manager=other --force-conflicts -f -", &other);
+        // From client-side to server-side.
+        kubectl.ok("apply -f -", "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {a: '1'}}");
+        kubectl.ok(
+            "apply --server-side -f -",
+            "---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {a: '2'}}",
+        );
+        assert_eq!(kubectl.ok("get cm m -o jsonpath={.data.a}", ""), "2");
+    })
+    .await
+    .expect("kubectl behaves");
+    server.api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_knows_custom_resources_as_soon_as_they_are_defined() {
+    if !have_kubectl() {
+        return;
+    }
+    let server = api_support::start().await;
+    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    let path = server.dir.path().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let kubectl = Kubectl { dir: &path };
+        kubectl.ok("get pods", "");
+        kubectl.ok("apply -f -", WIDGETS);
+        kubectl.ok("wait --for=condition=Established crd/widgets.example.com --timeout=10s", "");
+        let widget = "---\n{apiVersion: example.com/v1, kind: Widget, metadata: {name: w}, spec: {size: 3}}";
+        assert_eq!(kubectl.ok("apply -f -", widget), "widget.example.com/w created\n");
+        assert_eq!(kubectl.ok("apply -f -", &widget.replace('3', "4")), "widget.example.com/w configured\n");
+        let table = kubectl.ok("get wd", "");
+        assert!(table.contains("SIZE") && table.contains("4"), "{table}");
+        assert_eq!(kubectl.ok("get widget w -o jsonpath={.spec.color}", ""), "red");
+        let refused = kubectl.run("apply -f -", &widget.replace('3', "99"));
+        assert!(refused.err.contains("should be less than or equal to 10"), "{}", refused.err);
+        kubectl.ok("delete crd widgets.example.com", "");
+        assert!(!kubectl.run("get widgets", "").ok);
+    })
+    .await
+    .expect("kubectl behaves");
+    server.api.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_waits_for_namespaces_and_sees_who_it_is() {
+    if !have_kubectl() {
+        return;
+    }
+    let server = api_support::start().await;
+    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    let path = server.dir.path().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let kubectl = Kubectl { dir: &path };
+        kubectl.ok("apply -f -", "---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
+        kubectl.ok("-n shop apply -f -", DEPLOYMENT);
+        assert!(kubectl.ok("get ns", "").contains("Active"));
+        // Returns when the namespace is gone.
+        kubectl.ok("delete namespace shop --timeout=20s", "");
+        assert!(!kubectl.run("get ns shop", "").ok);
+        assert!(kubectl.ok("version", "").contains("Server Version: v1.36.2"));
+        assert!(kubectl.ok("api-resources", "").contains("endpointslices"));
+        assert!(kubectl.ok("get --raw /healthz", "") == "ok");
+    })
+    .await
+    .expect("kubectl behaves");
+    server.api.stop().await;
+}
