@@ -6,7 +6,8 @@ use fsm_store::{Entry, Record, Seq, Timestamp, TraceContext};
 use serde_json::{Value, json};
 
 use crate::Fact;
-use crate::catalog::ObjectName;
+use crate::catalog::{Audience, Catalog, ObjectName};
+use crate::concern::{Change, Concern, Step};
 use crate::fact::{ControllerStarted, Relist, RelistPhase};
 
 /// A history under construction.
@@ -66,6 +67,32 @@ impl History {
     pub fn relist(&mut self, gvk: &str, phase: RelistPhase) -> Seq {
         self.push(&Fact::Relist(Relist { gvk: gvk.to_owned(), phase }))
     }
+}
+
+/// What one concern puts out at each record of a history, as `+<resource>` and `-<resource>`; and its final state.
+pub fn drive<C: Concern>(history: &History) -> (C, Vec<Vec<String>>) {
+    let (mut concern, mut catalog) = (C::default(), Catalog::default());
+    let outputs = history.0.iter().map(|record| {
+        let fact = Fact::parse(&record.entry).unwrap();
+        let delta = catalog.apply(record.seq, &fact);
+        let changes = concern.apply(&Step { seq: record.seq, fact: &fact, catalog: &catalog, delta: &delta });
+        changes.iter().map(show).collect()
+    });
+    let outputs = outputs.collect();
+    (concern, outputs)
+}
+
+fn show(change: &Change) -> String {
+    let sign = if change.told.is_some() { '+' } else { '-' };
+    let owner = change.key.proxy.as_ref().map(|proxy| format!(" of {proxy}")).unwrap_or_default();
+    let audience = match change.told.as_ref().map(|told| &told.audience) {
+        Some(Audience::Accounts(accounts)) if change.key.proxy.is_none() => {
+            let accounts: Vec<String> = accounts.iter().map(ToString::to_string).collect();
+            format!(" for {}", accounts.join(", "))
+        }
+        _ => String::new(),
+    };
+    format!("{sign}{}{owner}{audience}", change.key.name)
 }
 
 pub fn started() -> Fact {

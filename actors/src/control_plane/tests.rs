@@ -230,6 +230,27 @@ async fn a_reconnect_brings_only_what_changed_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_was_out_of_the_mesh_begins_anew() {
+    let mesh = Mesh::bookstore(Options::default()).await;
+    let mut buyer = Proxy::buyer(&mesh).await;
+    buyer.run_next().await;
+    mesh.fact(Seq::ZERO, is_ack).await;
+    let mut outside = namespace_of_mesh("bookbuyer");
+    outside["metadata"]["labels"] = serde_json::json!({});
+    mesh.apply(outside).await;
+    let gone = Fact::deleted("split.smi-spec.io/v1alpha4/TrafficSplit", &split(1, 1));
+    mesh.plane.facts().append(&gone, TraceContext::default()).await.unwrap();
+    mesh.apply(namespace_of_mesh("bookbuyer")).await;
+    let status = buyer.responses.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted);
+    let mut buyer = Proxy::open(&mesh, BUYER, Some("bookbuyer/bookbuyer"), buyer.config.clone()).await.unwrap();
+    let first = buyer.run_next().await;
+    assert_eq!(first.removed_resources, ["Split/bookstore/bookstore-split"]);
+    mesh.fact(Seq(first.nonce.parse().unwrap()), is_ack).await;
+    mesh.assert_replays(2).await;
+}
+
+#[tokio::test]
 async fn a_configuration_from_another_history_is_replaced() {
     let mesh = Mesh::bookstore(Options::default()).await;
     let mut config = mesh.plane.config_of(&name(BUYER)).await.unwrap();

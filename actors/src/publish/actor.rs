@@ -1,6 +1,6 @@
 //! The publisher as an actor: names versions, and hands every session its part of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use actix::{Context, Handler, Message, Recipient};
@@ -35,7 +35,6 @@ pub struct PublisherMachine {
 
 struct OpenSession {
     instance: String,
-    account: Account,
     recipient: Recipient<ToSession>,
 }
 
@@ -58,14 +57,16 @@ impl PublisherMachine {
         Self { publisher, seq, barrier, sessions: BTreeMap::new(), facts, published, counters }
     }
 
-    fn send(&mut self, update: ProxyUpdate) {
-        let Some(session) = self.sessions.get(&update.proxy) else { return };
-        // A pod of the same name may be somebody else by now: its predecessor is told nothing of what is for the new one.
-        if self.publisher.account_of(&update.proxy) == Some(&session.account) {
-            session.recipient.do_send(ToSession::Update(update));
-        } else {
-            let reason = format!("{} no longer runs as {}", update.proxy, session.account);
-            session.recipient.do_send(ToSession::Close(reason));
+    /// Ends the streams of proxies that left, or whose pod's name is somebody else's by now: the predecessor is told nothing of
+    /// what is for the new one. A proxy that still is there connects again, and says what it holds.
+    fn close(&mut self, left: BTreeSet<ObjectName>) {
+        for proxy in left {
+            self.publisher.unfollow_one(&proxy);
+            if let Some(session) = self.sessions.remove(&proxy) {
+                session
+                    .recipient
+                    .do_send(ToSession::Close(format!("{proxy} left the mesh, or runs as somebody else now")));
+            }
         }
     }
 
@@ -97,10 +98,14 @@ impl Machine for PublisherMachine {
 
     fn finish(&mut self, joined: Joined, _: Vec<()>) {
         self.seq = joined.batch.last();
+        let left = self.publisher.take_left();
+        self.close(left);
         let updates = self.publisher.take_updates(self.seq);
         self.counters.published(updates.len());
         for update in updates {
-            self.send(update);
+            if let Some(session) = self.sessions.get(&update.proxy) {
+                session.recipient.do_send(ToSession::Update(update));
+            }
         }
         if let Some(catalog) = joined.batch.digest {
             self.record_digests(&joined, catalog);
@@ -159,8 +164,7 @@ impl Handler<Connect> for PublisherActor {
         }
         let config = machine.publisher.config_of(&connect.proxy, machine.seq).ok_or(UnknownProxy)?;
         machine.publisher.follow_one(&connect.proxy);
-        let session =
-            OpenSession { instance: connect.instance, account: connect.account, recipient: connect.recipient };
+        let session = OpenSession { instance: connect.instance, recipient: connect.recipient };
         if let Some(older) = machine.sessions.insert(connect.proxy, session) {
             older.recipient.do_send(ToSession::Close("the proxy opened another stream".to_owned()));
         }

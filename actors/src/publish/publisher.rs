@@ -52,6 +52,8 @@ pub struct Publisher {
     proxies_by_account: BTreeMap<Account, BTreeSet<ObjectName>>,
     followed: Followed,
     pending: BTreeMap<ObjectName, Pending>,
+    /// Followed proxies that left or became somebody else: what they hold cannot be built upon.
+    left: BTreeSet<ObjectName>,
     /// Of all resources and proxies.
     digest: SetDigest,
 }
@@ -121,6 +123,12 @@ impl Publisher {
                 ProxyUpdate { proxy, update, trace: pending.trace }
             })
             .collect()
+    }
+
+    /// Followed proxies that left the mesh since the last call, or that are somebody else now. What they hold says nothing about
+    /// what they are to be told, even if they are back: their streams have to begin anew.
+    pub fn take_left(&mut self) -> BTreeSet<ObjectName> {
+        std::mem::take(&mut self.left)
     }
 
     /// The service account of a proxy; none if there is no such proxy.
@@ -286,6 +294,9 @@ impl Publisher {
             let had: BTreeSet<ResourceName> = before.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
                 self.proxies.remove(&proxy);
+                if self.followed.contains(&proxy) {
+                    self.left.insert(proxy.clone());
+                }
                 self.digest.remove(proxy_member(&proxy, &account));
                 remove_from(&mut self.proxies_by_account, &account, &proxy);
             }

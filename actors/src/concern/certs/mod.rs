@@ -2,6 +2,8 @@
 
 mod actor;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use actor::CertsActor;
 pub use state::{Certificate, Certs};

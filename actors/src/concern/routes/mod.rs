@@ -2,6 +2,8 @@
 
 mod actor;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use actor::RoutesActor;
 pub use state::Routes;

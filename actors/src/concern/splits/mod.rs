@@ -2,6 +2,8 @@
 
 mod actor;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use actor::SplitsActor;
 pub use state::Splits;
