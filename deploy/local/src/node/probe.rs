@@ -131,9 +131,10 @@ async fn get(action: &HTTPGetAction, addr: SocketAddr, node: &Netns) -> Result<(
         request = request.header(&header.name, &header.value);
     }
     let request = request.header("connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
-    let exchange = async { sender.send_request(request).await };
-    // Both are needed: the connection moves the bytes of the exchange.
-    let (answer, _) = futures::future::join(exchange, async { tokio::spawn(connection) }).await;
+    // Moves the bytes of the exchange; it ends with `sender` at the latest.
+    let driver = tokio::spawn(connection);
+    let answer = sender.send_request(request).await;
+    driver.abort();
     let status = answer.map_err(|e| e.to_string())?.status();
     // Redirects count as success, and are not followed.
     if status.is_success() || status.is_redirection() {

@@ -137,6 +137,19 @@ pub async fn patiently<T>(work: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(PATIENCE, work).await.ok()
 }
 
+/// Asks until there is an answer.
+pub async fn until_some<T>(mut question: impl AsyncFnMut() -> Option<T>) -> T {
+    let answer = patiently(async {
+        loop {
+            if let Some(answer) = question().await {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    answer.await.expect("an answer in time")
+}
+
 /// A pod that runs `script` in a shell.
 pub fn shell(name: &str, script: &str) -> Value {
     json!({"metadata": {"name": name, "labels": {"app": name}}, "spec": {"terminationGracePeriodSeconds": 2, "containers": [
