@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue, global};
+use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -30,17 +31,23 @@ impl Telemetry {
         if endpoint.is_empty() {
             return Ok(Self::default());
         }
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().build().map_err(|error| {
-            anyhow::anyhow!("OTEL_EXPORTER_OTLP_ENDPOINT is \"{endpoint}\": {error}; expected http://host:4317")
-        })?;
-        let resource = Resource::builder()
-            .with_service_name("fsm-proxy")
-            .with_attribute(KeyValue::new("k8s.pod.name", pod.to_owned()))
-            .build();
-        let traces = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+        let traces = export_to(&endpoint, pod)?;
         global::set_tracer_provider(traces.clone());
         Ok(Self { traces: Some(traces) })
     }
+}
+
+/// Spans go to the collector at `endpoint`, in batches.
+fn export_to(endpoint: &str, pod: &str) -> anyhow::Result<SdkTracerProvider> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
+    let exporter = exporter.map_err(|error| {
+        anyhow::anyhow!("OTEL_EXPORTER_OTLP_ENDPOINT is \"{endpoint}\": {error}; expected http://host:4317")
+    })?;
+    let resource = Resource::builder()
+        .with_service_name("fsm-proxy")
+        .with_attribute(KeyValue::new("k8s.pod.name", pod.to_owned()))
+        .build();
+    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
 
 impl Drop for Telemetry {
@@ -59,9 +66,15 @@ pub(crate) struct Span(Context);
 impl Span {
     /// `traceparent` is W3C Trace Context; an empty or invalid one begins a new trace.
     pub fn child_of(traceparent: &str, name: &'static str, proxy: &str, seq: &str) -> Self {
+        Self::of_tracer(&global::tracer_provider().tracer("fsm-proxy"), traceparent, name, proxy, seq)
+    }
+
+    fn of_tracer<T>(tracer: &T, traceparent: &str, name: &'static str, proxy: &str, seq: &str) -> Self
+    where
+        T: Tracer<Span: Send + Sync + 'static>,
+    {
         let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
-        let tracer = global::tracer_provider().tracer("fsm-proxy");
         let attributes = [KeyValue::new("fsm.proxy", proxy.to_owned()), KeyValue::new("fsm.seq", seq.to_owned())];
         let builder = tracer.span_builder(name).with_kind(SpanKind::Consumer).with_attributes(attributes);
         let span = tracer.build_with_context(builder, &parent);
@@ -76,5 +89,79 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         self.0.span().end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, Request, Response};
+    use http_body_util::{BodyExt, Full};
+    use hyper::body::Incoming;
+    use hyper::server::conn::http2;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    const TRACE_ID: [u8; 16] =
+        [0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36];
+    const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    /// A collector: the path and the body of each call.
+    async fn collector() -> (String, mpsc::UnboundedReceiver<(String, Bytes)>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let (received, calls) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let received = received.clone();
+                async move {
+                    let path = request.uri().path().to_owned();
+                    received.send((path, request.into_body().collect().await?.to_bytes())).unwrap();
+                    let status =
+                        HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+                    let body = Full::new(Bytes::from_static(&[0; 5])).with_trailers(async move { Some(Ok(status)) });
+                    let answer = Response::builder().header("content-type", "application/grpc").body(body);
+                    Ok::<_, hyper::Error>(answer.unwrap())
+                }
+            });
+            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await.unwrap();
+        });
+        (endpoint, calls)
+    }
+
+    fn contains(body: &[u8], part: &[u8]) -> bool {
+        body.windows(part.len()).any(|window| window == part)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn applying_a_version_is_part_of_the_trace_of_its_change() {
+        let (endpoint, mut calls) = collector().await;
+        let traces = export_to(&endpoint, "bookstore-v1-0").unwrap();
+        drop(Span::of_tracer(&traces.tracer("test"), TRACEPARENT, "apply", "bookstore/bookstore-v1-0", "42"));
+        let telemetry = Telemetry { traces: Some(traces) };
+        tokio::task::spawn_blocking(move || drop(telemetry)).await.unwrap();
+        let (path, body) = calls.recv().await.unwrap();
+        assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        let parent = [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
+        for part in [&TRACE_ID[..], &parent, b"apply", b"fsm-proxy", b"bookstore/bookstore-v1-0", b"42"] {
+            assert!(contains(&body, part), "{part:?} is missing");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_is_none_is_named() {
+        let error = export_to("not an address", "pod").unwrap_err().to_string();
+        assert!(error.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT is \"not an address\""), "{error}");
+    }
+
+    #[test]
+    fn without_a_collector_a_span_costs_nothing_and_fails_nothing() {
+        let span = Span::child_of("nonsense", "apply", "a/b", "1");
+        span.fail("no reason");
     }
 }
