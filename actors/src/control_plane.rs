@@ -18,7 +18,6 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::FactSink;
 use crate::catalog::{Batch, Catalog, CatalogActor, CatalogMachine, ObjectName};
-use crate::concern::certs::Certs;
 use crate::concern::injection::Injection;
 use crate::concern::{Concern, ConcernActor, ConcernMachine, FromCore};
 use crate::core::{CONCERNS, Core, Skips, rebuild};
@@ -60,7 +59,6 @@ pub struct ControlPlane {
     publisher: Addr<PublisherActor>,
     published: watch::Receiver<Catalog>,
     injection: watch::Receiver<Injection>,
-    certs: watch::Receiver<Certs>,
     failure: watch::Receiver<Option<String>>,
     stream: StreamService,
     counters: Arc<Counters>,
@@ -118,14 +116,9 @@ impl ControlPlane {
         }
     }
 
-    /// What the injection webhook has to know, always the newest.
+    /// What the injection webhook has to know, always the newest; a change is seen when it really is one.
     pub fn injection(&self) -> watch::Receiver<Injection> {
         self.injection.clone()
-    }
-
-    /// The certificates in use, always the newest.
-    pub fn certs(&self) -> watch::Receiver<Certs> {
-        self.certs.clone()
     }
 
     /// All that a proxy (`<namespace>/<pod>`) is told now; none if there is no such proxy.
@@ -165,24 +158,26 @@ fn start_actors(core: Core, log: Arc<dyn EventLog>, options: Options) -> Control
     let counters = Arc::new(Counters::default());
     let (publish, published) = watch::channel(core.catalog.clone());
     let (see_injection, injection) = watch::channel(core.injection.clone());
-    let (see_certs, certs) = watch::channel(core.certs.clone());
     let (fail, failure) = watch::channel(None);
     let reached = core.seq();
     let launch = Launch { log: log.clone(), reached, skips: core.skips().clone(), counters: counters.clone() };
 
     let machine = PublisherMachine::new(core.clone(), facts.clone(), publish, counters.clone());
     let publisher = launch.start(machine);
+    let see_injection = move |state: &Injection| {
+        see_injection.send_if_modified(|seen| {
+            let newer = !seen.is_same_version(state);
+            if newer {
+                seen.clone_from(state);
+            }
+            newer
+        });
+    };
     let concerns = vec![
-        launch
-            .concern(core.certs, &publisher, move |state: &Certs| drop(see_certs.send_replace(state.clone())))
-            .recipient(),
+        launch.concern(core.certs, &publisher, |_| {}).recipient(),
         launch.concern(core.routes, &publisher, |_| {}).recipient(),
         launch.concern(core.splits, &publisher, |_| {}).recipient(),
-        launch
-            .concern(core.injection, &publisher, move |state: &Injection| {
-                drop(see_injection.send_replace(state.clone()))
-            })
-            .recipient(),
+        launch.concern(core.injection, &publisher, see_injection).recipient(),
     ];
     let catalog = launch.start(CatalogMachine {
         catalog: core.catalog,
@@ -203,7 +198,7 @@ fn start_actors(core: Core, log: Arc<dyn EventLog>, options: Options) -> Control
         options.patience,
     );
     let system = System::current();
-    ControlPlane { facts, publisher, published, injection, certs, failure, stream, counters, system }
+    ControlPlane { facts, publisher, published, injection, failure, stream, counters, system }
 }
 
 /// Hands every batch of the log to the catalog; gives the reason when it ends.

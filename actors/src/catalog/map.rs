@@ -36,6 +36,15 @@ impl<K, V> PersistentMap<K, V> {
         self.len == 0
     }
 
+    /// Whether both are one version of one map: then they are equal. (Equal maps may be two versions.)
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        match (&self.root, &other.root) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// All pairs, in the order of the keys.
     pub fn iter(&self) -> Iter<'_, K, V> {
         let mut iter = Iter { stack: Vec::new() };

@@ -28,6 +28,11 @@ impl Injection {
         self.namespace(namespace).is_some_and(|namespace| self.mesh.monitors(namespace))
     }
 
+    /// Whether nothing was changed between the two.
+    pub(crate) fn is_same_version(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.mesh, &other.mesh) && self.namespaces.is_same_version(&other.namespaces)
+    }
+
     /// A namespace by its name.
     pub fn namespace(&self, name: &str) -> Option<&Namespace> {
         self.namespaces.get(&ObjectName::new("", name)).map(|namespace| &**namespace)

@@ -92,7 +92,7 @@ fn environment(mesh: &Mesh, pod: &Value) -> Vec<Value> {
         value("FSM_TRUST_ANCHORS", &started.trust_bundle_pem),
         value("FSM_TOKEN_PATH", &format!("{TOKEN_DIRECTORY}/token")),
         value("FSM_STATE_DIR", STATE_DIRECTORY),
-        value("FSM_LOG_LEVEL", log_level(&mesh.config.sidecar.log_level)),
+        value("FSM_LOG", log_level(&mesh.config.sidecar.log_level)),
     ];
     let owners = pod.pointer("/metadata/ownerReferences").and_then(Value::as_array).into_iter().flatten();
     if let Some(owner) = owners.into_iter().find(|owner| owner["controller"] == true) {

@@ -98,7 +98,7 @@ fn settings_of_mesh_namespace_and_pod_are_joined() {
     assert_eq!(sidecar["image"], "ns/proxy:2");
     assert_eq!(sidecar["resources"], json!({"limits": {"cpu": "2"}, "requests": {"memory": "64Mi"}}));
     let environment = sidecar["env"].as_array().unwrap();
-    assert!(environment.contains(&json!({"name": "FSM_LOG_LEVEL", "value": "error"})));
+    assert!(environment.contains(&json!({"name": "FSM_LOG", "value": "error"})));
 }
 
 #[test]
