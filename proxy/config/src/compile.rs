@@ -33,9 +33,15 @@ struct Parsed {
     policies: BTreeMap<String, (Vec<SpiffeId>, proto::InboundPolicy)>,
 }
 
-pub(crate) fn compile(set: ConfigSet) -> Result<Snapshot, InvalidResource> {
+/// `before` is any earlier snapshot: route groups whose bytes are the same are taken from it, because compiling their
+/// expressions costs more than everything else together.
+pub(crate) fn compile(set: ConfigSet, before: Option<&Snapshot>) -> Result<Snapshot, InvalidResource> {
     let mut parsed = Parsed::default();
     for (name, entry) in &set.resources {
+        if let Some(group) = before.and_then(|before| before.same_group(name, entry)) {
+            parsed.groups.insert(name.name.clone(), group);
+            continue;
+        }
         let resource = Resource::decode(name.kind, &entry.bytes).map_err(|error| At(name).invalid("bytes", error))?;
         parsed.add(name, resource)?;
     }
@@ -67,6 +73,7 @@ pub(crate) fn compile(set: ConfigSet) -> Result<Snapshot, InvalidResource> {
         by_host,
         policies,
         by_source,
+        groups: parsed.groups,
     })
 }
 

@@ -1,14 +1,16 @@
 //! A [`ConfigSet`] compiled for decisions: names resolved, expressions compiled, tables built.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};
 use crate::policy::Policy;
 use crate::pool::Pool;
 use crate::resource::{InvalidResource, Kind, ResourceName};
-use crate::set::{ConfigSet, Digest};
+use crate::route::RouteGroup;
+use crate::set::{ConfigSet, Digest, Entry};
 use crate::split::Split;
 
 /// An immutable, compiled configuration. Building one checks everything; using it cannot fail.
@@ -26,6 +28,7 @@ pub struct Snapshot {
     pub(crate) by_host: HashMap<String, usize>,
     pub(crate) policies: Vec<Policy>,
     pub(crate) by_source: HashMap<SpiffeId, Vec<usize>>,
+    pub(crate) groups: BTreeMap<String, Arc<RouteGroup>>,
 }
 
 /// A service with what is behind each of its ports.
@@ -61,7 +64,18 @@ impl Snapshot {
     /// Compiles a configuration. A resource that cannot be used is an error that names it (the proxy answers NACK).
     /// A reference to something that is not there is none: it allows nothing and gets no traffic.
     pub fn compile(set: ConfigSet) -> Result<Self, InvalidResource> {
-        crate::compile::compile(set)
+        crate::compile::compile(set, None)
+    }
+
+    /// As [`Snapshot::compile`], for a configuration that follows this one: what did not change is not compiled again.
+    pub fn compile_next(&self, set: ConfigSet) -> Result<Self, InvalidResource> {
+        crate::compile::compile(set, Some(self))
+    }
+
+    /// The route group `name` if it was compiled from the same bytes.
+    pub(crate) fn same_group(&self, name: &ResourceName, entry: &Entry) -> Option<Arc<RouteGroup>> {
+        let same = name.kind == Kind::RouteGroup && self.set.resources.get(name)?.bytes == entry.bytes;
+        if same { self.groups.get(&name.name).cloned() } else { None }
     }
 
     /// The configuration that this was compiled from.

@@ -67,7 +67,7 @@ impl Environment {
             token_path: required("FSM_TOKEN_PATH")?.into(),
             state_dir: optional("FSM_STATE_DIR").map(PathBuf::from),
             controller,
-            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(3)),
             timeout: Duration::from_secs(5),
         })
     }

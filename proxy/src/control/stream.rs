@@ -155,7 +155,11 @@ fn compile(running: Option<&Snapshot>, response: &DeltaDiscoveryResponse) -> Res
     let update = Update::from_response(response).map_err(|error: InvalidResponse| error.to_string())?;
     let mut set = running.map_or_else(ConfigSet::default, |running| running.set().clone());
     set.apply(&update);
-    Snapshot::compile(set).map_err(|error| error.to_string())
+    let compiled = match running {
+        Some(running) => running.compile_next(set),
+        None => Snapshot::compile(set),
+    };
+    compiled.map_err(|error| error.to_string())
 }
 
 /// From here on, every new request is decided by `snapshot`.

@@ -225,6 +225,28 @@ proptest! {
         }
     }
 
+    /// A snapshot that follows another one is the same as one from nothing.
+    #[test]
+    fn what_came_before_does_not_matter(
+        before in config(),
+        after in config(),
+        questions in vec((connection(), head()), 1..8),
+    ) {
+        let Ok(before) = Snapshot::compile(before) else { return Ok(()) };
+        let (fresh, next) = (Snapshot::compile(after.clone()), before.compile_next(after));
+        let (fresh, next) = match (fresh, next) {
+            (Ok(fresh), Ok(next)) => (fresh, next),
+            (fresh, next) => {
+                prop_assert_eq!(fresh.map(drop).unwrap_err().to_string(), next.map(drop).unwrap_err().to_string());
+                return Ok(());
+            }
+        };
+        for (connection, head) in &questions {
+            let head = head.as_ref().map(OwnedHead::as_head);
+            prop_assert_eq!(explain(&fresh, connection, head.as_ref()).1, explain(&next, connection, head.as_ref()).1);
+        }
+    }
+
     /// `decide` allows exactly what a plain reading of the messages allows.
     #[test]
     fn inbound_agrees_with_a_plain_reading(
