@@ -9,6 +9,7 @@ use fsm_local::{LocalCluster, LocalConfig};
 use fsm_store::Seq;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, ResourceExt};
@@ -23,11 +24,14 @@ use crate::install::{InstallArgs, install};
 
 pub const MESH_NAMESPACE: &str = "fsm-system";
 
+const ACCESS: (&str, &str) = ("access.yaml", include_str!("../../demo/access.yaml"));
+
+/// In an order in which each finds its namespace.
 const MANIFESTS: &[(&str, &str)] = &[
-    ("access.yaml", include_str!("../../demo/access.yaml")),
-    ("split.yaml", include_str!("../../demo/split.yaml")),
     ("bookwarehouse.yaml", include_str!("../../demo/bookwarehouse.yaml")),
     ("bookstore.yaml", include_str!("../../demo/bookstore.yaml")),
+    ACCESS,
+    ("split.yaml", include_str!("../../demo/split.yaml")),
     ("bookbuyer.yaml", include_str!("../../demo/bookbuyer.yaml")),
     ("bookthief.yaml", include_str!("../../demo/bookthief.yaml")),
 ];
@@ -128,7 +132,7 @@ impl Bookstore {
         let mut sum = Mtls::default();
         for (namespace, deployment) in WORKLOADS {
             let stats: Value = self.get(namespace, deployment, 15000, "/stats").await?;
-            let count = |name: &str| stats["connections"][name].as_u64();
+            let count = |name: &str| stats["data"]["connections"][name].as_u64();
             let (Some(mtls), Some(plaintext)) = (count("mtls"), count("plaintext")) else {
                 bail!("the proxy of {namespace}/{deployment} does not count its connections: {stats}");
             };
@@ -176,7 +180,7 @@ impl Bookstore {
 
     /// Gives them back.
     pub async fn restore_access(&self) -> anyhow::Result<()> {
-        let access = parse_manifest(MANIFESTS[0].0, MANIFESTS[0].1)?;
+        let access = parse_manifest(ACCESS.0, ACCESS.1)?;
         let lost: Vec<_> = access.into_iter().filter(|it| BUYER_TARGETS.contains(&it.name_any().as_str())).collect();
         let before = self.observer.seq();
         Applier::new(self.client.clone()).apply(&lost).await?;
@@ -203,6 +207,30 @@ impl Bookstore {
             container.is_some_and(|it| it.ready && it.restart_count > restarts)
         });
         tokio::time::timeout(START_TIMEOUT, back).await.context("the controller did not come back")??;
+        self.webhooks_reachable().await
+    }
+
+    /// Waits until the controller's Service leads to it again: before that, the API server refuses what it would validate.
+    async fn webhooks_reachable(&self) -> anyhow::Result<()> {
+        let services = ["fsm-controller", "fsm-injector"];
+        for service in services {
+            let slices: Api<EndpointSlice> = Api::namespaced(self.client.clone(), MESH_NAMESPACE);
+            let name = slices
+                .list(&ListParams::default().labels(&format!("kubernetes.io/service-name={service}")))
+                .await?
+                .iter()
+                .map(ResourceExt::name_any)
+                .next()
+                .with_context(|| format!("service {MESH_NAMESPACE}/{service} has no EndpointSlice"))?;
+            let ready = await_condition(slices, &name, |slice: Option<&EndpointSlice>| {
+                let endpoints = slice.and_then(|slice| slice.endpoints.as_ref());
+                endpoints.is_some_and(|all| {
+                    all.iter().any(|it| it.conditions.as_ref().and_then(|it| it.ready) == Some(true))
+                })
+            });
+            let waited = tokio::time::timeout(START_TIMEOUT, ready).await;
+            waited.with_context(|| format!("service {service} has no ready endpoint"))??;
+        }
         Ok(())
     }
 
