@@ -90,7 +90,7 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
         ..Config::default()
     };
     let handle = Sidecar::start(config, sources.clone())?;
-    tracing::info!(identity = %environment.identity, controller = %environment.controller, "the sidecar has started");
+    let (identity, controller) = (environment.identity.clone(), environment.controller.clone());
     let control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
     let admin =
         Admin { tls: sources.tls, snapshots: sources.snapshots, state: control.state(), data_path: handle.data_path() };
@@ -98,6 +98,7 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
         .await
         .with_context(|| format!("cannot listen on {ADMIN_ADDRESS} for the admin port"))?;
     tokio::spawn(admin::serve(listener, admin));
+    tracing::info!(%identity, %controller, "the sidecar has started");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -142,6 +142,8 @@ impl Answer for Inbound {
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     headers::strip_hop_by_hop(response.headers_mut());
                 }
+                // Only proxies say so.
+                response.headers_mut().remove(headers::FSM_DENIED);
                 response
             }
             Err(reply) => {

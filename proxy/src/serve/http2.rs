@@ -72,8 +72,9 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         // Nobody waits for the answer: dropping the request ends it upstream too.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
-    let (mut parts, body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     parts.version = http::Version::HTTP_2;
+    body.read_ahead().await;
     let ended = head_only || body.is_end_stream();
     match respond.send_response(Response::from_parts(parts, ()), ended) {
         Ok(stream) if !ended => send_body(body, stream).await,

@@ -246,6 +246,8 @@ impl Channel {
             error: UpstreamError::Http2 { peer, source },
             request: request.map(Box::new),
         };
+        let mut request = request;
+        request.body_mut().read_ahead().await;
         let mut send = match self.ready().await {
             Ok(send) => send,
             Err(error) => return Err(failed(error, Some(request))),
@@ -263,7 +265,11 @@ impl Channel {
         // A retired connection closes once its last handle is gone; a stream that is open keeps it.
         drop((send, shared));
         if !without_body {
-            tokio::spawn(send_body(body, stream));
+            let mut sending = Box::pin(send_body(body, stream));
+            // Mostly the first turn sends all of it, together with the head.
+            if futures::poll!(&mut sending).is_pending() {
+                tokio::spawn(sending);
+            }
         }
         match response.await {
             Ok(response) => {
