@@ -2,6 +2,8 @@
 //!
 //! Its ports are fixed, so each one runs in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
