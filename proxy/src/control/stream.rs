@@ -165,10 +165,11 @@ fn compile(running: Option<&Snapshot>, response: &DeltaDiscoveryResponse) -> Res
 /// From here on, every new request is decided by `snapshot`.
 fn swap(sink: &Sink, snapshot: Snapshot) -> Result<Arc<Snapshot>, String> {
     let bundle = snapshot.trust_bundle();
-    let ours = sink.tls.identity();
-    if let Some(identity) = ours.filter(|identity| !bundle.is_empty() && identity.trust().pem() != bundle) {
+    let known = sink.snapshots.load().as_ref().is_some_and(|running| running.trust_bundle() == bundle);
+    // A bundle from disk was not set, so the first version of a stream always sets it.
+    if !bundle.is_empty() && !(known && sink.state.borrow().acked_seq.is_some()) {
         let trust = Trust::from_pem(bundle).map_err(|error| format!("TrustBundle/trust: pem: {error}"))?;
-        sink.tls.set(identity.with_trust(Arc::new(trust))).map_err(|error| error.to_string())?;
+        sink.tls.set_trust(Arc::new(trust)).map_err(|error| error.to_string())?;
     }
     let snapshot = Arc::new(snapshot);
     sink.snapshots.store(Some(snapshot.clone()));

@@ -318,10 +318,11 @@ async fn a_certificate_for_somebody_else_is_not_used() {
 #[tokio::test]
 async fn a_certificate_is_renewed_before_it_ends_without_breaking_the_stream() {
     let mut proxy = Proxy::new();
-    let mut controller = proxy.controller_signing(STORE, Duration::from_secs(3)).await;
+    let mut controller = proxy.controller_signing(STORE, Duration::from_secs(6)).await;
     let control = proxy.start();
-    let _stream = controller.stream().await;
+    until(&control, "certificate", |state| state.certificates == 1).await;
     let first = proxy.tls.identity().unwrap();
+    let _stream = controller.stream().await;
     let state = until(&control, "renewal", |state| state.certificates >= 2).await;
     let renewed = proxy.tls.identity().unwrap();
     assert_ne!(first.serial(), renewed.serial());

@@ -20,6 +20,15 @@ use super::{ALPN_H2, Identity, PROVIDER, Trust, client_config};
 #[derive(Clone, Debug, Default)]
 pub struct MeshTls {
     current: Arc<ArcSwapOption<Current>>,
+    inputs: Arc<Mutex<Inputs>>,
+}
+
+/// What [`Current`] is made from.
+#[derive(Debug, Default)]
+struct Inputs {
+    identity: Option<Identity>,
+    /// Counts instead of the bundle that came with the certificate.
+    trust: Option<Arc<Trust>>,
 }
 
 struct Current {
@@ -48,6 +57,22 @@ pub enum NotReady {
 impl MeshTls {
     /// Uses `identity` for all handshakes from now on.
     pub fn set(&self, identity: Identity) -> Result<(), NotReady> {
+        self.change(|inputs| inputs.identity = Some(identity))
+    }
+
+    /// Verifies peers against `trust` from now on, whatever bundle comes with this or a later certificate.
+    pub fn set_trust(&self, trust: Arc<Trust>) -> Result<(), NotReady> {
+        self.change(|inputs| inputs.trust = Some(trust))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inputs)) -> Result<(), NotReady> {
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut inputs);
+        let Some(identity) = inputs.identity.clone() else { return Ok(()) };
+        let identity = match &inputs.trust {
+            Some(trust) => identity.with_trust(trust.clone()),
+            None => identity,
+        };
         let mut server = ServerConfig::builder_with_provider(PROVIDER.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(Arc::new(ClientVerifier { trust: identity.trust().clone() }))
@@ -56,14 +81,6 @@ impl MeshTls {
         let current = Current { identity, server: Arc::new(server), clients: Mutex::default() };
         self.current.store(Some(Arc::new(current)));
         Ok(())
-    }
-
-    /// Verifies peers against `trust` from now on. Without a certificate yet, nothing happens: it brings its bundle.
-    pub fn set_trust(&self, trust: Arc<Trust>) -> Result<(), NotReady> {
-        match self.current.load_full() {
-            Some(current) => self.set(current.identity.with_trust(trust)),
-            None => Ok(()),
-        }
     }
 
     /// The current certificate, even if it has expired.

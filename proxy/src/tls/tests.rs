@@ -173,6 +173,18 @@ async fn a_new_trust_bundle_holds_for_new_handshakes() {
 }
 
 #[test]
+fn a_trust_bundle_holds_for_later_certificates_too() {
+    let (old, new) = (TestCa::new(), TestCa::new());
+    let buyer = MeshTls::default();
+    buyer.set_trust(new.trust()).unwrap();
+    assert!(buyer.identity().is_none());
+    for _ in 0..2 {
+        buyer.set(old.issue(BUYER, DAY)).unwrap();
+        assert_eq!(buyer.identity().unwrap().trust().pem(), new.trust_pem());
+    }
+}
+
+#[test]
 fn no_key_is_printed() {
     let identity = TestCa::new().issue(BUYER, DAY);
     let text = format!("{identity:?} {:?}", tls(identity.clone()));

@@ -131,9 +131,12 @@ impl Admin {
                 Some(cause) => format!("{error}: {cause}"),
                 None => error.to_string(),
             }),
-            (!snapshot.is_some_and(Snapshot::is_complete)).then(|| match &state.stream_error {
-                Some(cause) => format!("no configuration yet: {cause}"),
-                None => "no configuration yet".to_owned(),
+            (!snapshot.is_some_and(Snapshot::is_complete)).then(|| match (&state.refused, &state.stream_error) {
+                (Some(refused), _) => {
+                    format!("no configuration yet: that of seq {} cannot be used: {}", refused.seq, refused.reason)
+                }
+                (None, Some(cause)) => format!("no configuration yet: {cause}"),
+                (None, None) => "no configuration yet".to_owned(),
             }),
         ]
         .into_iter()
