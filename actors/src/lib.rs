@@ -16,6 +16,7 @@ pub mod fact;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod kubernetes;
 pub mod metrics;
 pub mod publish;
 pub mod replay;

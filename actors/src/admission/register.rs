@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{INJECT_PATH, VALIDATE_PATH};
+use crate::kubernetes::ApiError;
 
 /// Who owns the fields that are written.
 const FIELD_MANAGER: &str = "fsm-controller";
@@ -22,12 +23,12 @@ const TIMEOUT_SECONDS: i32 = 20;
 /// Why the API server doesn't know a webhook.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{kind} {name} can't be applied: {source}; check that the controller's ServiceAccount may get, create and update it"
+    "{kind} {name} can't be written: {cause}; check that the controller's ServiceAccount may get, create and update it"
 )]
 pub struct RegisterError {
     kind: &'static str,
     name: String,
-    source: Box<kube::Error>,
+    cause: ApiError,
 }
 
 /// Applies both configurations. The API server verifies the webhooks against `ca_pem`.
@@ -57,7 +58,7 @@ where
         match result {
             Ok(_) => return Ok(()),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(source) => return Err(RegisterError { kind, name, source: Box::new(source) }),
+            Err(error) => return Err(RegisterError { kind, name, cause: error.into() }),
         }
     }
 }

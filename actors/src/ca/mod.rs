@@ -19,6 +19,8 @@ pub use server_certificate::ServerCertificate;
 pub use service::SigningService;
 pub use signer::{IssuedCertificate, Signer};
 
+use crate::kubernetes::ApiError;
+
 /// What can go wrong in the authority.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
@@ -33,9 +35,9 @@ pub enum CaError {
     )]
     Stored { field: &'static str, reason: String },
     #[error(
-        "Secret {namespace}/{name} can't be {action}: {source}; check that the controller's ServiceAccount may get, create and update Secrets there"
+        "Secret {namespace}/{name} can't be {action}: {cause}; check that the controller's ServiceAccount may get, create and update Secrets there"
     )]
-    Secret { namespace: String, name: String, action: &'static str, source: Box<kube::Error> },
+    Secret { namespace: String, name: String, action: &'static str, cause: ApiError },
     #[error("the system gives no random numbers")]
     Random,
     #[error("the certificate of the controller itself can't be used: {0}")]

@@ -37,11 +37,11 @@ pub async fn load_or_create(
 ) -> Result<Authority, CaError> {
     let api: Api<Secret> = Api::namespaced(client, namespace);
     let failed = |action| {
-        move |source| CaError::Secret {
+        move |error: kube::Error| CaError::Secret {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             action,
-            source: Box::new(source),
+            cause: error.into(),
         }
     };
     // Each turn either ends or lost a race against another controller, which has then made progress.

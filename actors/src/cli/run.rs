@@ -153,16 +153,26 @@ async fn client() -> anyhow::Result<Client> {
 
 /// The authority; waits for a Kubernetes API that doesn't answer yet.
 async fn authority(client: &Client, args: &Args) -> anyhow::Result<Authority> {
+    let mut said = String::new();
     loop {
         let (namespace, name) = (&args.fsm_namespace, &args.ca_bundle_secret_name);
         match load_or_create(client.clone(), namespace, name, SystemTime::now()).await {
             Ok(authority) => return Ok(authority),
             Err(error @ CaError::Secret { .. }) => {
-                tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "waiting for the certificate authority's Secret");
+                say_once(&mut said, &error);
                 tokio::time::sleep(RETRY).await;
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Logs what is tried again and again when it begins, and when the reason changes.
+fn say_once(said: &mut String, error: &dyn std::error::Error) {
+    let text = error.to_string();
+    if *said != text {
+        tracing::warn!("{text}; trying again until it works");
+        *said = text;
     }
 }
 
@@ -182,8 +192,9 @@ async fn keep_authority(client: Client, args: Args, signer: Signer) {
 }
 
 async fn register_webhooks(client: Client, args: Args, trust_pem: String, readiness: Readiness) {
+    let mut said = String::new();
     while let Err(error) = register(client.clone(), &args.mesh_name, &args.fsm_namespace, &trust_pem).await {
-        tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the webhooks are not registered; trying again");
+        say_once(&mut said, &error);
         tokio::time::sleep(RETRY).await;
     }
     readiness.met(WEBHOOKS);

@@ -42,15 +42,26 @@ pub struct KindWatch {
     known: BTreeMap<ObjectName, Edition>,
     /// Names in the list under way.
     listing: Option<BTreeSet<ObjectName>>,
-    /// The list under way is recorded as a list.
-    records_list: bool,
+    recording: Recording,
+}
+
+/// Whether the list under way is recorded as a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Recording {
+    /// As differences.
+    #[default]
+    No,
+    /// Yes, from its first object on: an empty list says nothing that the log doesn't.
+    Waiting,
+    /// Its beginning is recorded.
+    Begun,
 }
 
 impl KindWatch {
     /// A watch of a kind of which the log knows nothing yet; see [`Self::know`].
     pub fn new(info: KindInfo) -> Self {
         let known = BTreeMap::new();
-        Self { gvk: info.gvk(), info, known, listing: None, records_list: false }
+        Self { gvk: info.gvk(), info, known, listing: None, recording: Recording::No }
     }
 
     /// The kind.
@@ -74,9 +85,11 @@ impl KindWatch {
         match seen {
             Seen::ListBegin => {
                 // A list that was broken off and begins again goes on as it began: what it recorded so far is known.
-                self.records_list |= self.known.is_empty();
-                let first = self.listing.replace(BTreeSet::new()).is_none();
-                if self.records_list && first { vec![self.relist(RelistPhase::Begin)] } else { Vec::new() }
+                if self.recording == Recording::No && self.known.is_empty() {
+                    self.recording = Recording::Waiting;
+                }
+                self.listing = Some(BTreeSet::new());
+                Vec::new()
             }
             Seen::Listed(object) => {
                 let (name, edition) = identify(&object);
@@ -87,7 +100,13 @@ impl KindWatch {
                     return Vec::new();
                 }
                 self.known.insert(name, edition);
-                vec![self.applied(object)]
+                let mut facts = Vec::new();
+                if self.recording == Recording::Waiting {
+                    self.recording = Recording::Begun;
+                    facts.push(self.relist(RelistPhase::Begin));
+                }
+                facts.push(self.applied(object));
+                facts
             }
             Seen::ListEnd => self.list_end(),
             Seen::Applied(object) => {
@@ -121,7 +140,7 @@ impl KindWatch {
             }
             facts.push(Fact::deleted(&self.gvk, &self.typed(json!({ "metadata": metadata }))));
         }
-        if std::mem::take(&mut self.records_list) {
+        if std::mem::take(&mut self.recording) == Recording::Begun {
             facts.push(self.relist(RelistPhase::End));
         }
         facts

@@ -11,6 +11,7 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher;
 
 use super::{KindWatch, Seen, WatchedObject};
+use crate::kubernetes::Causes;
 use crate::serve::Readiness;
 use crate::trace::new_trace;
 
@@ -19,7 +20,7 @@ const CHUNK_EVENTS: usize = 256;
 /// An append is not larger than this, unless one object is.
 const CHUNK_BYTES: usize = 8 << 20;
 /// Time before trying again after an error: doubled from the first to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 
 /// Why watching ended.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +76,11 @@ async fn watch(
                         continue;
                     }
                 };
-                backoff = BACKOFF.0;
-                missing = false;
+                // The beginning of a list only says that it will be tried.
+                if !matches!(seen, Seen::ListBegin) {
+                    backoff = BACKOFF.0;
+                    missing = false;
+                }
                 listed |= matches!(seen, Seen::ListEnd);
                 for fact in kind.see(seen) {
                     if let Some(full) = entries.push(fact.to_entry(new_trace())) {
@@ -159,20 +163,5 @@ impl Entries {
     fn take(&mut self) -> Vec<Entry> {
         self.bytes = 0;
         std::mem::take(&mut self.entries)
-    }
-}
-
-/// An error with what caused it, in one line.
-struct Causes<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
     }
 }

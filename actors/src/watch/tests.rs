@@ -133,6 +133,13 @@ fn a_first_list_is_recorded_as_a_list() {
 }
 
 #[test]
+fn an_empty_list_is_no_news() {
+    let mut watch = KindWatch::new(kinds::POD);
+    assert_eq!(see(&mut watch, vec![Seen::ListBegin, Seen::ListEnd]), Vec::<String>::new());
+    assert_eq!(see(&mut watch, vec![Seen::Applied(pod("a", "1"))]), ["Applied shop/a"]);
+}
+
+#[test]
 fn after_a_restart_only_differences_are_recorded() {
     let mut watch = KindWatch::new(kinds::POD);
     for object in [pod("same", "1"), pod("changed", "1"), pod("gone", "1")] {
