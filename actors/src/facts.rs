@@ -28,13 +28,17 @@ impl FactSink {
         self.log.append(facts.iter().map(|fact| fact.to_entry(trace)).collect()).await
     }
 
-    /// Appends a fact without waiting for it; its place in the order is taken at once. Call it within a tokio runtime.
+    /// Appends a fact without waiting for it; its place in the order is taken at once.
     pub fn append_later(&self, fact: Fact) {
         let appended = self.log.append(vec![fact.to_entry(TraceContext::default())]);
-        tokio::spawn(async move {
+        let watched = async move {
             if let Err(error) = appended.await {
                 tracing::error!(%error, "a fact was not recorded");
             }
-        });
+        };
+        // Actors that end with their runtime still record it: the log takes entries even if nobody waits.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(watched);
+        }
     }
 }

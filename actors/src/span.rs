@@ -1,6 +1,8 @@
 //! Spans: the way of a change through the control plane, as one trace with the record that it came in.
 
-use fsm_store::{Seq, TraceContext};
+use std::time::{Duration, SystemTime};
+
+use fsm_store::{Record, Seq, TraceContext};
 use opentelemetry::global::{self, BoxedSpan};
 use opentelemetry::trace::{Span, SpanContext, TraceContextExt, TraceFlags, TraceState, Tracer};
 use opentelemetry::{Context, KeyValue, SpanId, TraceId};
@@ -10,6 +12,18 @@ pub(crate) struct ActiveSpan(Option<BoxedSpan>);
 
 /// Begins a span as a child of the change that record `seq` belongs to. Nothing if that has no sampled trace.
 pub(crate) fn child(name: &'static str, parent: &TraceContext, seq: Seq) -> ActiveSpan {
+    begin(name, parent, seq, None)
+}
+
+/// The way of a record from its commit to here.
+pub(crate) fn append(record: &Record) {
+    let committed = SystemTime::UNIX_EPOCH + Duration::from_micros(record.time.0);
+    let mut span = begin("append", &record.entry.trace, record.seq, Some(committed));
+    span.note("fsm.topic", || record.entry.topic.clone());
+    span.note("fsm.key", || record.entry.key.clone());
+}
+
+fn begin(name: &'static str, parent: &TraceContext, seq: Seq, start: Option<SystemTime>) -> ActiveSpan {
     if parent.trace_id == [0; 16] || parent.flags & 1 == 0 {
         return ActiveSpan(None);
     }
@@ -22,18 +36,17 @@ pub(crate) fn child(name: &'static str, parent: &TraceContext, seq: Seq) -> Acti
     );
     let tracer = global::tracer("fsm-controller");
     let seq = i64::try_from(seq.0).unwrap_or(i64::MAX);
-    let span = tracer
-        .span_builder(name)
-        .with_attributes([KeyValue::new("fsm.seq", seq)])
-        .start_with_context(&tracer, &Context::new().with_remote_span_context(remote));
+    let mut builder = tracer.span_builder(name).with_attributes([KeyValue::new("fsm.seq", seq)]);
+    builder.start_time = start;
+    let span = builder.start_with_context(&tracer, &Context::new().with_remote_span_context(remote));
     ActiveSpan(Some(span))
 }
 
 impl ActiveSpan {
-    /// Adds what is known only later.
-    pub fn note(&mut self, key: &'static str, value: String) {
+    /// Adds an attribute.
+    pub fn note(&mut self, key: &'static str, value: impl FnOnce() -> String) {
         if let Some(span) = &mut self.0 {
-            span.set_attribute(KeyValue::new(key, value));
+            span.set_attribute(KeyValue::new(key, value()));
         }
     }
 }

@@ -86,7 +86,8 @@ impl Machine for CatalogMachine {
 
     fn apply(&mut self, batch: &Batch, index: usize) -> AppliedStep {
         let record = &batch.records[index];
-        let _span = crate::span::child("catalog", &record.entry.trace, record.seq);
+        crate::span::append(record);
+        let _span = crate::span::child(Self::NAME, &record.entry.trace, record.seq);
         self.step(record, crate::core::read(record))
     }
 

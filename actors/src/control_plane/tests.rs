@@ -10,6 +10,8 @@ use fsm_proxy_config::discovery::{
 };
 use fsm_proxy_config::{Digest, Entry, Update};
 use fsm_store::{Record, SledLog, TraceContext};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Status, Streaming};
@@ -65,6 +67,11 @@ impl Mesh {
             }
         }
         panic!("the log ended")
+    }
+
+    /// Waits until the version of this response is acknowledged.
+    async fn acked(&self, response: &DeltaDiscoveryResponse) -> Ack {
+        self.fact(Seq::ZERO, |fact| is_ack(fact).filter(|ack| ack.seq.to_string() == response.nonce)).await
     }
 
     /// What a computation from the log alone says.
@@ -162,12 +169,11 @@ fn is_nack(fact: Fact) -> Option<Nack> {
 #[tokio::test]
 async fn a_proxy_follows_the_mesh_and_its_acknowledgements_are_facts() {
     let mesh = Mesh::bookstore(Options { digest_every: 1, ..Options::default() }).await;
-    let before = mesh.log.last();
     let mut buyer = Proxy::buyer(&mesh).await;
     let first = buyer.run_next().await;
     assert_eq!(first.removed_resources, Vec::<String>::new());
-    let ack = mesh.fact(before, is_ack).await;
-    assert_eq!((ack.proxy, ack.seq.to_string()), (name(BUYER), first.nonce));
+    let ack = mesh.acked(&first).await;
+    assert_eq!(ack.proxy, name(BUYER));
     assert_eq!(ack.digest, buyer.config.digest());
 
     let seq = mesh.apply(split(50, 50)).await;
@@ -176,7 +182,7 @@ async fn a_proxy_follows_the_mesh_and_its_acknowledgements_are_facts() {
     assert_eq!(next.resources[0].name, "Split/bookstore/bookstore-split");
     assert_eq!(next.resources[0].version, seq.to_string());
     assert_eq!(next.traceparent, format!("00-{}-{}-01", "07".repeat(16), "09".repeat(8)));
-    mesh.fact(seq, is_ack).await;
+    mesh.acked(&next).await;
 
     let catalog = mesh.plane.reached(mesh.log.last()).await;
     let status = catalog.proxies().get(&name(BUYER)).unwrap();
@@ -208,7 +214,7 @@ async fn a_slow_proxy_gets_the_newest_state_next() {
     assert_eq!(next.nonce, last.to_string());
     let changed: Vec<&str> = next.resources.iter().map(|resource| resource.name.as_str()).collect();
     assert_eq!(changed, ["Service/bookstore/bookstore", "Split/bookstore/bookstore-split"]);
-    mesh.fact(last, is_ack).await;
+    mesh.acked(&next).await;
     assert_eq!(buyer.config.resources, mesh.recomputed().await.config_of(&name(BUYER)).unwrap().resources);
     mesh.assert_replays(2).await;
 }
@@ -217,7 +223,8 @@ async fn a_slow_proxy_gets_the_newest_state_next() {
 async fn a_reconnect_brings_only_what_changed_meanwhile() {
     let mesh = Mesh::bookstore(Options::default()).await;
     let mut buyer = Proxy::buyer(&mesh).await;
-    buyer.run_next().await;
+    let first = buyer.run_next().await;
+    mesh.acked(&first).await;
     let config = buyer.config.clone();
     drop(buyer);
     mesh.apply(split(1, 1)).await;
@@ -225,7 +232,7 @@ async fn a_reconnect_brings_only_what_changed_meanwhile() {
     let first = buyer.run_next().await;
     assert_eq!(first.resources.len(), 1);
     assert_eq!(first.resources[0].name, "Split/bookstore/bookstore-split");
-    mesh.fact(Seq(first.nonce.parse().unwrap()), is_ack).await;
+    mesh.acked(&first).await;
     mesh.assert_replays(2).await;
 }
 
@@ -246,7 +253,7 @@ async fn a_proxy_that_was_out_of_the_mesh_begins_anew() {
     let mut buyer = Proxy::open(&mesh, BUYER, Some("bookbuyer/bookbuyer"), buyer.config.clone()).await.unwrap();
     let first = buyer.run_next().await;
     assert_eq!(first.removed_resources, ["Split/bookstore/bookstore-split"]);
-    mesh.fact(Seq(first.nonce.parse().unwrap()), is_ack).await;
+    mesh.acked(&first).await;
     mesh.assert_replays(2).await;
 }
 
@@ -262,8 +269,8 @@ async fn a_configuration_from_another_history_is_replaced() {
     assert!(buyer.run_next().await.resources.is_empty());
     let nack = mesh.fact(before, is_nack).await;
     assert!(nack.error.contains("sent again in full"), "{}", nack.error);
-    buyer.run_next().await;
-    mesh.fact(before, is_ack).await;
+    let full = buyer.run_next().await;
+    mesh.acked(&full).await;
     assert_eq!(buyer.config.resources, mesh.plane.config_of(&name(BUYER)).await.unwrap().resources);
     mesh.assert_replays(1).await;
 }
@@ -272,7 +279,8 @@ async fn a_configuration_from_another_history_is_replaced() {
 async fn a_refusal_is_a_fact_and_the_next_change_brings_all_of_it() {
     let mesh = Mesh::bookstore(Options::default()).await;
     let mut buyer = Proxy::buyer(&mesh).await;
-    buyer.run_next().await;
+    let first = buyer.run_next().await;
+    mesh.acked(&first).await;
     let before = mesh.apply(split(2, 1)).await;
     let old = buyer.config.clone();
     let refused = buyer.take().await;
@@ -315,6 +323,19 @@ async fn a_proxy_may_come_before_its_pod_is_known() {
 }
 
 #[tokio::test]
+async fn a_controller_that_ends_records_the_end_of_its_streams() {
+    let mesh = Mesh::bookstore(Options::default()).await;
+    let mut buyer = Proxy::buyer(&mesh).await;
+    buyer.run_next().await;
+    mesh.fact(Seq::ZERO, is_ack).await;
+    let from = mesh.log.last();
+    mesh.plane.stop();
+    let mut batches = mesh.log.tail(from.next());
+    let ended = Fact::parse(&batches.next().await.unwrap().unwrap()[0].entry).unwrap();
+    assert!(matches!(ended, Fact::Proxy(fact) if fact.phase == ProxyPhase::Disconnected));
+}
+
+#[tokio::test]
 async fn actors_that_crash_come_back_as_they_were() {
     for actor in crate::core::CONCERNS.into_iter().chain([crate::core::CATALOG, crate::core::PUBLISHER]) {
         let mesh = Mesh::bookstore(Options { digest_every: 1, ..Options::default() }).await;
@@ -328,10 +349,11 @@ async fn actors_that_crash_come_back_as_they_were() {
         }
         let last = mesh.apply(split(3, 4)).await;
         let last = mesh.apply(service("bookstore", "bookstore", "10.96.0.79")).await.max(last);
+        let mut newest = None;
         while buyer.config.seq < last.0 {
-            buyer.run_next().await;
+            newest = Some(buyer.run_next().await);
         }
-        mesh.fact(last, is_ack).await;
+        mesh.acked(&newest.unwrap()).await;
         assert!(mesh.plane.counters().restarts()[actor] >= 2, "{actor}: {:?}", mesh.plane.counters().restarts());
         let recomputed = mesh.recomputed().await.config_of(&name(BUYER)).unwrap();
         assert_eq!(buyer.config.resources, recomputed.resources, "{actor}");
@@ -363,4 +385,43 @@ async fn another_controller_on_the_same_log_goes_on_where_the_first_one_ended() 
     assert_eq!(again.config_of(&name(BUYER)).await.unwrap(), before);
     let injection = again.injection();
     assert!(injection.borrow().monitors("bookstore"));
+}
+
+/// Keeps what is exported.
+#[derive(Clone, Debug, Default)]
+struct Exported(Arc<std::sync::Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Exported {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.0.lock().unwrap().extend(batch);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_one_trace_from_its_commit_to_the_acknowledgement() {
+    let exported = Exported::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
+    opentelemetry::global::set_tracer_provider(provider);
+    let mesh = Mesh::bookstore(Options::default()).await;
+    let mut buyer = Proxy::buyer(&mesh).await;
+    let first = buyer.run_next().await;
+    mesh.acked(&first).await;
+    let trace = crate::trace::new_trace();
+    mesh.plane.facts().append(&applied(split(9, 1)), trace).await.unwrap();
+    let next = buyer.run_next().await;
+    mesh.acked(&next).await;
+    let mut of_change = exported.0.lock().unwrap().clone();
+    of_change.retain(|span| span.span_context.trace_id().to_bytes() == trace.trace_id);
+    let mut names: Vec<&str> = of_change.iter().map(|span| &*span.name).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["append", "catalog", "certs", "change", "deliver", "injection", "publisher", "routes", "splits"]
+    );
+    for span in of_change {
+        let parent = if span.name == "change" { [0; 8] } else { trace.span_id };
+        assert_eq!(span.parent_span_id.to_bytes(), parent, "{}", span.name);
+        assert!(span.start_time <= span.end_time, "{}", span.name);
+    }
 }

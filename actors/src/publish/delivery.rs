@@ -33,11 +33,11 @@ pub struct Version {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     /// It runs this version.
-    Acked { seq: Seq, trace: TraceContext },
+    Acked { seq: Seq },
     /// It runs this version, but not with this content: send it everything.
     Differs { seq: Seq, expected: Digest },
     /// It refused this version.
-    Nacked { seq: Seq, trace: TraceContext },
+    Nacked { seq: Seq },
     /// It answers something that is not on its way.
     Stale,
 }
@@ -80,20 +80,25 @@ impl Delivery {
         let seq = Seq(version.update.seq);
         match version.expected {
             Some(expected) if digest.is_some_and(|digest| digest != expected) => Answer::Differs { seq, expected },
-            _ => Answer::Acked { seq, trace: version.trace },
+            _ => Answer::Acked { seq },
         }
     }
 
     /// The proxy refused `nonce`, and goes on with what it had. What was refused is sent again with the next change.
     pub fn nacked(&mut self, nonce: &str) -> Answer {
         let Some(version) = self.take(nonce) else { return Answer::Stale };
-        let answer = Answer::Nacked { seq: Seq(version.update.seq), trace: version.trace };
+        let answer = Answer::Nacked { seq: Seq(version.update.seq) };
         self.held_back = self.waiting.is_none();
         self.waiting = Some(match self.waiting.take() {
             Some(waiting) => version.then(waiting),
             None => version,
         });
         answer
+    }
+
+    /// The version that is on its way, and the change that led to it.
+    pub fn under_way(&self) -> Option<(Seq, TraceContext)> {
+        self.in_flight.as_ref().map(|version| (Seq(version.update.seq), version.trace))
     }
 
     /// What is to be sent now, if anything.

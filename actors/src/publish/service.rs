@@ -120,6 +120,7 @@ impl StreamService {
             facts: self.facts.clone(),
             publisher: self.publisher.clone(),
             delivery: Default::default(),
+            under_way: None,
             resent: false,
         };
         let (tell, told) = oneshot::channel();

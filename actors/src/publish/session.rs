@@ -15,9 +15,10 @@ use crate::FactSink;
 use crate::catalog::ObjectName;
 use crate::catalog::view::Account;
 use crate::fact::{Ack, Fact, Nack, ProxyFact, ProxyPhase};
+use crate::span::ActiveSpan;
 
 /// Streams one proxy's versions, one at a time, and turns its answers into facts.
-pub struct Session {
+pub(super) struct Session {
     pub proxy: ObjectName,
     pub account: Account,
     pub identity: SpiffeId,
@@ -31,6 +32,8 @@ pub struct Session {
     pub facts: FactSink,
     pub publisher: Addr<PublisherActor>,
     pub delivery: Delivery,
+    /// From sending a version to its acknowledgement.
+    pub under_way: Option<ActiveSpan>,
     /// The proxy was sent everything since its content last differed from what it should be.
     pub resent: bool,
 }
@@ -38,6 +41,11 @@ pub struct Session {
 impl Session {
     fn send(&mut self, response: Option<DeltaDiscoveryResponse>, ctx: &mut Context<Self>) {
         let Some(response) = response else { return };
+        self.under_way = self.delivery.under_way().map(|(seq, trace)| {
+            let mut span = crate::span::child("deliver", &trace, seq);
+            span.note("fsm.proxy", || self.proxy.to_string());
+            span
+        });
         // At most one version is on its way, so the channel has room unless the stream has ended.
         if self.out.try_send(Ok(response)).is_err() {
             ctx.stop();
@@ -143,17 +151,17 @@ impl Handler<FromProxy> for Session {
         };
         match answer {
             Answer::Stale => {}
-            Answer::Acked { seq, trace } => {
+            Answer::Acked { seq } => {
                 self.resent = false;
-                let mut span = crate::span::child("ack", &trace, seq);
-                span.note("fsm.proxy", self.proxy.to_string());
+                self.under_way = None;
                 if let Some(digest) = digest {
                     self.facts.append_later(Fact::Ack(Ack { proxy: self.proxy.clone(), seq, digest }));
                 } else {
                     self.nack(seq, "acknowledged without the digest of the configuration".to_owned());
                 }
             }
-            Answer::Nacked { seq, .. } => {
+            Answer::Nacked { seq } => {
+                self.under_way = None;
                 let error = request.error_detail.map(|status| status.message).unwrap_or_default();
                 self.nack(seq, error);
             }
