@@ -165,9 +165,10 @@ fn compile(running: Option<&Snapshot>, response: &DeltaDiscoveryResponse) -> Res
 /// From here on, every new request is decided by `snapshot`.
 fn swap(sink: &Sink, snapshot: Snapshot) -> Result<Arc<Snapshot>, String> {
     let bundle = snapshot.trust_bundle();
-    let known = sink.snapshots.load().as_ref().is_some_and(|running| running.trust_bundle() == bundle);
-    // A bundle from disk was not set, so the first version of a stream always sets it.
-    if !bundle.is_empty() && !(known && sink.state.borrow().acked_seq.is_some()) {
+    // A bundle from disk was not set, so the first version always sets it.
+    let first = sink.state.borrow().acked_seq.is_none();
+    let changed = sink.snapshots.load().as_ref().is_none_or(|running| running.trust_bundle() != bundle);
+    if !bundle.is_empty() && (first || changed) {
         let trust = Trust::from_pem(bundle).map_err(|error| format!("TrustBundle/trust: pem: {error}"))?;
         sink.tls.set_trust(Arc::new(trust)).map_err(|error| error.to_string())?;
     }
