@@ -22,7 +22,7 @@ use crate::concern::injection::Injection;
 use crate::concern::{Concern, ConcernActor, ConcernMachine, FromCore};
 use crate::core::{CONCERNS, Core, Skips, rebuild};
 use crate::publish::{ConfigOf, Counters, PublisherActor, PublisherMachine, StreamService};
-use crate::shell::{Shell, Work};
+use crate::shell::{Failure, Shell, Work};
 
 /// How many batches may be under way between the log and the publisher.
 const BATCHES_UNDER_WAY: usize = 16;
@@ -131,7 +131,8 @@ impl ControlPlane {
         self.counters.clone()
     }
 
-    /// Waits until the control plane can no longer follow its log; gives the reason.
+    /// Waits until the control plane can no longer follow its log, or an actor has ended for good; gives the reason. Then it has to be
+    /// started again.
     pub async fn failed(&self) -> String {
         let mut failure = self.failure.clone();
         match failure.wait_for(Option::is_some).await {
@@ -160,7 +161,8 @@ fn start_actors(core: Core, log: Arc<dyn EventLog>, options: Options) -> Control
     let (see_injection, injection) = watch::channel(core.injection.clone());
     let (fail, failure) = watch::channel(None);
     let reached = core.seq();
-    let launch = Launch { log: log.clone(), reached, skips: core.skips().clone(), counters: counters.clone() };
+    let skips = core.skips().clone();
+    let launch = Launch { log: log.clone(), reached, skips, counters: counters.clone(), ended: fail.clone() };
 
     let machine = PublisherMachine::new(core.clone(), facts.clone(), publish, counters.clone());
     let publisher = launch.start(machine);
@@ -222,11 +224,19 @@ struct Launch {
     reached: Seq,
     skips: Skips,
     counters: Arc<Counters>,
+    ended: Failure,
 }
 
 impl Launch {
     fn start<M: crate::shell::Machine>(&self, machine: M) -> Addr<Shell<M>> {
-        let shell = Shell::new(machine, self.reached, self.skips.clone(), self.log.clone(), self.counters.clone());
+        let shell = Shell::new(
+            machine,
+            self.reached,
+            self.skips.clone(),
+            self.log.clone(),
+            self.counters.clone(),
+            self.ended.clone(),
+        );
         let thread: ArbiterHandle = Arbiter::new().handle();
         Supervisor::start_in_arbiter(&thread, move |_| shell)
     }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, Supervised, WrapFuture};
 use fsm_store::{EventLog, Seq};
+use tokio::sync::watch;
 
 use crate::core::{Core, Skips};
 use crate::publish::Counters;
@@ -59,7 +60,11 @@ pub struct Shell<M: Machine> {
     skips: Skips,
     log: Arc<dyn EventLog>,
     counters: Arc<Counters>,
+    ended: Failure,
 }
+
+/// Says why the control plane cannot go on; none while it can.
+pub type Failure = watch::Sender<Option<String>>;
 
 /// Hands a job to a [`Shell`].
 #[derive(Message)]
@@ -67,9 +72,16 @@ pub struct Shell<M: Machine> {
 pub struct Work<J>(pub J);
 
 impl<M: Machine> Shell<M> {
-    /// A shell whose machine has applied all records up to `reached`, but for `skips`.
-    pub fn new(machine: M, reached: Seq, skips: Skips, log: Arc<dyn EventLog>, counters: Arc<Counters>) -> Self {
-        Self { machine, reached, interrupted: None, last_panic: None, skips, log, counters }
+    /// A shell whose machine has applied all records up to `reached`, but for `skips`. If it ends for good, it says so to `ended`.
+    pub fn new(
+        machine: M,
+        reached: Seq,
+        skips: Skips,
+        log: Arc<dyn EventLog>,
+        counters: Arc<Counters>,
+        ended: Failure,
+    ) -> Self {
+        Self { machine, reached, interrupted: None, last_panic: None, skips, log, counters, ended }
     }
 
     /// Works through a job and all that follow from it; after a panic the actor stops, to be restarted.
@@ -103,6 +115,8 @@ impl<M: Machine> Shell<M> {
                 }
             }
             self.reached = seqs.last().copied().unwrap_or(self.reached);
+            #[cfg(test)]
+            poison::check(&self.log, "finish", self.reached);
             self.machine.finish(job, outputs);
             next = self.machine.next_job();
         }
@@ -117,6 +131,19 @@ impl<M: Machine> Shell<M> {
             tracing::error!(actor = M::NAME, seq = seq.0, reason, "actor panicked: rebuilding its state from the log");
         }
         self.counters.restarted(M::NAME);
+    }
+}
+
+/// A panic outside of applying a record is none that a restart would mend: the whole control plane has to start again.
+impl<M: Machine> Drop for Shell<M> {
+    fn drop(&mut self) {
+        self.ended.send_if_modified(|reason| {
+            let first = reason.is_none();
+            if first {
+                *reason = Some(format!("the actor \"{}\" ended", M::NAME));
+            }
+            first
+        });
     }
 }
 

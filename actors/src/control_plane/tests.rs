@@ -377,6 +377,14 @@ async fn a_record_that_always_makes_an_actor_panic_does_not_stop_the_mesh() {
 }
 
 #[tokio::test]
+async fn an_actor_that_ends_for_good_is_noticed() {
+    let mesh = Mesh::bookstore(Options::default()).await;
+    poison::arm(&mesh.log, "finish", mesh.log.last().next(), 1);
+    mesh.plane.facts().append(&applied(split(3, 4)), TraceContext::default()).await.unwrap();
+    assert_eq!(mesh.plane.failed().await, "the actor \"catalog\" ended");
+}
+
+#[tokio::test]
 async fn another_controller_on_the_same_log_goes_on_where_the_first_one_ended() {
     let mesh = Mesh::bookstore(Options::default()).await;
     mesh.apply(split(3, 4)).await;

@@ -154,6 +154,8 @@ impl Handler<FromProxy> for Session {
             Answer::Acked { seq } => {
                 self.resent = false;
                 self.under_way = None;
+                // From now on it is known what the proxy has.
+                self.held.clear();
                 if let Some(digest) = digest {
                     self.facts.append_later(Fact::Ack(Ack { proxy: self.proxy.clone(), seq, digest }));
                 } else {
