@@ -40,6 +40,12 @@ struct SidecarArgs {
     /// The address of the pod.
     #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
     pod_ip: Option<IpAddr>,
+    /// What controls the pod: its kind, for metrics.
+    #[arg(long, env = "POD_CONTROLLER_KIND", value_name = "KIND", default_value = "")]
+    pod_controller_kind: String,
+    /// What controls the pod: its name, for metrics.
+    #[arg(long, env = "POD_CONTROLLER_NAME", value_name = "NAME", default_value = "")]
+    pod_controller_name: String,
     /// What is logged, in the syntax of `RUST_LOG`, such as `info` or `fsm_proxy=debug`.
     #[arg(long, env = "FSM_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
@@ -87,6 +93,7 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
             ..Limits::default()
         },
         pod_ip: args.pod_ip,
+        owner: (args.pod_controller_kind.clone(), args.pod_controller_name.clone()),
         ..Config::default()
     };
     let handle = Sidecar::start(config, sources.clone())?;

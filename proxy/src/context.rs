@@ -30,6 +30,8 @@ pub struct Context {
     pub allowed: Allowed,
     /// The pod's address, if known; else the address that a connection came to is taken.
     pub pod_ip: Option<IpAddr>,
+    /// Kind and name of what controls the pod.
+    pub owner: (String, String),
     /// Ports of the proxy itself: never forwarded to as if they were the application's.
     pub own_ports: Vec<u16>,
 }
@@ -49,6 +51,7 @@ impl Context {
             seq: snapshot.as_ref().map(|snapshot| snapshot.seq()),
             certificate_not_after: self.tls.identity().map(|identity| identity.not_after()),
             workload: workload.map(|workload| (workload.namespace.clone(), workload.pod.clone())),
+            owner: self.owner.clone(),
         }
     }
 }

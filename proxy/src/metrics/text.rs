@@ -16,6 +16,8 @@ pub struct State {
     pub certificate_not_after: Option<SystemTime>,
     /// `namespace`, pod.
     pub workload: Option<(String, String)>,
+    /// Kind and name of what controls the pod.
+    pub owner: (String, String),
 }
 
 struct Page(String);
@@ -179,6 +181,8 @@ impl Metrics {
             let (to_namespace, to_name) = backend.split_once('/').unwrap_or(("", backend));
             let base = [
                 ("source_namespace", namespace.as_str()),
+                ("source_kind", state.owner.0.as_str()),
+                ("source_name", state.owner.1.as_str()),
                 ("source_pod", pod.as_str()),
                 ("destination_namespace", to_namespace),
                 ("destination_kind", "Service"),

@@ -1,13 +1,16 @@
 //! From the application to services of the mesh, and to the world.
 
 mod http;
+mod leg;
 mod opaque;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fsm_proxy_config::{Connection, Decision, Snapshot, decide};
+use tokio::net::TcpStream;
 
 use crate::accept::{Accepted, OriginalDst, Rewind, Sniffed, sniff};
 use crate::context::Context;
@@ -16,6 +19,7 @@ use crate::serve::{serve_http1, serve_http2};
 use crate::stream::reset;
 
 use http::Outbound;
+use opaque::Opened;
 
 /// Serves one connection that the application made.
 pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accepted: Accepted) {
@@ -34,8 +38,15 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
         None => (First::Undeclared, None),
     };
     let (sniffed, head) = match first.wait(context.limits.sniff_timeout) {
-        None => (Sniffed::Opaque, bytes::Bytes::new()),
+        None => (Sniffed::Opaque, Bytes::new()),
         Some(timeout) => match sniff(&mut stream, timeout).await {
+            Ok((Sniffed::Opaque, head)) if head.is_empty() => match silent(&context, &mut stream, destination).await {
+                Some(Late::Client(sniffed, head)) => (sniffed, head),
+                Some(Late::Opaque(opened, heard)) => {
+                    return opened.carry(Rewind::new(Bytes::new(), stream), heard).await;
+                }
+                None => return,
+            },
             Ok(sniffed) => sniffed,
             Err(_gone) => return,
         },
@@ -46,6 +57,37 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
         Sniffed::Http1 => serve_http1(stream, answer, idle, &context.limits, &context.drain).await,
         Sniffed::Http2 => serve_http2(stream, answer, &context.limits, &context.drain).await,
         Sniffed::Tls | Sniffed::Opaque => opaque::connection(&context, stream, destination).await,
+    }
+}
+
+/// What a connection turned out to be whose client was silent at first.
+enum Late {
+    /// The client spoke first after all: it had connected ahead of its first request.
+    Client(Sniffed, Bytes),
+    /// The server spoke first, or the client has nothing to say.
+    Opaque(Opened, Bytes),
+}
+
+/// Waits for the first bytes of either end. None: the client is gone.
+///
+/// The server is connected to without knowing what for, as it may be the one who speaks first; if it may not be reached
+/// that way, the client still may have a request that is allowed.
+async fn silent(context: &Context, stream: &mut TcpStream, destination: SocketAddr) -> Option<Late> {
+    let Ok(mut opened) = opaque::open(context, destination).await else {
+        let (sniffed, head) = sniff(stream, None).await.ok()?;
+        return Some(Late::Client(sniffed, head));
+    };
+    tokio::select! {
+        heard = opened.first_bytes() => Some(Late::Opaque(opened, heard.unwrap_or_default())),
+        readable = stream.readable() => {
+            readable.ok()?;
+            let (sniffed, head) = sniff(stream, Some(context.limits.sniff_timeout)).await.ok()?;
+            if head.is_empty() {
+                return Some(Late::Opaque(opened, head));
+            }
+            opened.close();
+            Some(Late::Client(sniffed, head))
+        }
     }
 }
 

@@ -1,78 +1,110 @@
 //! Connections whose bytes are carried as they are.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use fsm_proxy_config::{Connection, Decision, Endpoint, Forward, Snapshot, decide};
+use bytes::{Bytes, BytesMut};
+use fsm_proxy_config::{Connection, Decision, Endpoint, Forward, Refusal, Snapshot, decide};
 use smallvec::SmallVec;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::leg::Leg;
 use crate::accept::Rewind;
 use crate::context::Context;
-use crate::metrics::Direction;
-use crate::stream::{Tunnel, Until, reset, splice};
+use crate::metrics::{Direction, OpenConnection};
+use crate::stream::{Abort, Until, reset, splice};
 use crate::upstream::{DialError, InFlight, Peer, UpstreamError};
 
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: usize = 3;
 
-/// Carries one connection to where it was going.
-pub async fn connection(context: &Arc<Context>, stream: Rewind<TcpStream>, destination: SocketAddr) {
-    let Some(snapshot) = context.snapshots.load_full() else {
-        context.metrics.refused(Direction::Outbound, "not_ready");
-        return reset(stream);
-    };
-    let timeout = snapshot.settings().connect_timeout;
-    match decide(&snapshot, &Connection::Outbound { destination }, None) {
-        Decision::Forward(forward) => to_service(context, snapshot.as_ref(), forward, stream).await,
-        Decision::Passthrough(_) => match context.upstream.tcp(destination, timeout).await {
-            Ok(upstream) => {
-                let _open = context.metrics.plain_outbound.open();
-                join(stream, upstream, snapshot.settings().idle_timeout).await;
-            }
-            Err(error) => unreachable(context, destination, &error.into(), stream),
-        },
-        Decision::Refuse(refusal) => {
-            tracing::info!(%destination, reason = %refusal, "an outbound connection is refused");
-            context.metrics.refused(Direction::Outbound, refusal.kind.as_str());
-            reset(stream);
+/// The way to where a connection was going, open.
+pub struct Opened {
+    leg: Leg,
+    _in_flight: Option<InFlight>,
+    _open: OpenConnection,
+    idle: Option<Duration>,
+}
+
+/// There is no way to where a connection was going.
+#[derive(Debug, thiserror::Error)]
+pub enum Closed {
+    #[error("the proxy has no configuration yet")]
+    NotReady,
+    #[error(transparent)]
+    Refused(Refusal),
+    #[error("{0}")]
+    Unreachable(#[from] UpstreamError),
+}
+
+impl Closed {
+    /// The word for metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::NotReady => "not_ready",
+            Self::Refused(refusal) => refusal.kind.as_str(),
+            Self::Unreachable(error) => error.class(),
         }
-        Decision::Allow(_) => reset(stream),
     }
 }
 
-/// The way to an endpoint.
-enum Leg {
-    Mesh(Tunnel),
-    Plain(TcpStream),
+/// Carries one connection to where it was going.
+pub async fn connection(context: &Context, stream: Rewind<TcpStream>, destination: SocketAddr) {
+    match open(context, destination).await {
+        Ok(opened) => opened.carry(stream, Bytes::new()).await,
+        Err(closed) => {
+            tracing::info!(%destination, reason = %closed, "an outbound connection is refused");
+            context.metrics.refused(Direction::Outbound, closed.reason());
+            reset(stream);
+        }
+    }
 }
 
-async fn to_service(context: &Arc<Context>, snapshot: &Snapshot, forward: Forward<'_>, stream: Rewind<TcpStream>) {
+/// Opens the way to `destination`, before any byte is known.
+pub async fn open(context: &Context, destination: SocketAddr) -> Result<Opened, Closed> {
+    let snapshot = context.snapshots.load_full().ok_or(Closed::NotReady)?;
+    let settings = snapshot.settings();
+    match decide(&snapshot, &Connection::Outbound { destination }, None) {
+        Decision::Forward(forward) => to_service(context, &snapshot, forward).await,
+        Decision::Passthrough(_) => {
+            let stream =
+                context.upstream.tcp(destination, settings.connect_timeout).await.map_err(UpstreamError::from)?;
+            let open = context.metrics.plain_outbound.open();
+            Ok(Opened { leg: Leg::Plain(stream), _in_flight: None, _open: open, idle: settings.idle_timeout })
+        }
+        Decision::Refuse(refusal) => Err(Closed::Refused(refusal)),
+        // Never outbound.
+        Decision::Allow(_) => Err(Closed::NotReady),
+    }
+}
+
+async fn to_service(context: &Context, snapshot: &Snapshot, forward: Forward<'_>) -> Result<Opened, Closed> {
     let backend = forward.pick_backend(fastrand::u32(..));
-    let timeout = snapshot.settings().connect_timeout;
+    let settings = snapshot.settings();
     let mut tried: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
-    let mut last = None;
+    let mut last = Closed::NotReady;
     while tried.len() < ATTEMPTS {
         let Some((endpoint, in_flight)) = context.balancer.pick(backend.endpoints, &tried) else { break };
-        match leg(context, endpoint, timeout).await {
-            Ok(leg) => return carry(context, leg, in_flight, stream, snapshot.settings().idle_timeout).await,
+        match leg(context, endpoint, settings.connect_timeout).await {
+            Ok(leg) => {
+                let open = match leg {
+                    Leg::Mesh(_) => context.metrics.tunnels_outbound.open(),
+                    Leg::Plain(_) => context.metrics.plain_outbound.open(),
+                };
+                return Ok(Opened { leg, _in_flight: Some(in_flight), _open: open, idle: settings.idle_timeout });
+            }
+            // The server's policy speaks for all of its replicas.
+            Err(error @ UpstreamError::Tunnel { .. }) => return Err(error.into()),
             Err(error) => {
                 context.balancer.failed(endpoint.address);
                 tried.push(endpoint.address);
-                let refused = matches!(error, UpstreamError::Tunnel { .. });
-                last = Some((endpoint.address, error));
-                if refused {
-                    break;
-                }
                 context.metrics.retries.add(1);
+                last = error.into();
             }
         }
     }
-    match last {
-        Some((address, error)) => unreachable(context, address, &error, stream),
-        None => reset(stream),
-    }
+    Err(last)
 }
 
 async fn leg(context: &Context, endpoint: &Endpoint, timeout: Duration) -> Result<Leg, UpstreamError> {
@@ -83,31 +115,24 @@ async fn leg(context: &Context, endpoint: &Endpoint, timeout: Duration) -> Resul
     }
 }
 
-async fn carry(context: &Context, leg: Leg, _in_flight: InFlight, stream: Rewind<TcpStream>, idle: Option<Duration>) {
-    match leg {
-        Leg::Mesh(tunnel) => {
-            let _open = context.metrics.tunnels_outbound.open();
-            join(stream, tunnel, idle).await;
-        }
-        Leg::Plain(upstream) => {
-            let _open = context.metrics.plain_outbound.open();
-            join(stream, upstream, idle).await;
+impl Opened {
+    /// Waits for the first bytes from the other end. Nothing is lost if the wait is given up. Empty: there are none.
+    pub async fn first_bytes(&mut self) -> std::io::Result<Bytes> {
+        let mut bytes = BytesMut::with_capacity(4 * 1024);
+        self.leg.read_buf(&mut bytes).await?;
+        Ok(bytes.freeze())
+    }
+
+    /// Joins the application's connection to it; `heard` was read from the other end already.
+    pub async fn carry(self, stream: Rewind<TcpStream>, heard: Bytes) {
+        let until = Until { idle: self.idle, ..Until::default() };
+        if let Err(error) = splice(stream, Rewind::new(heard, self.leg), until).await {
+            tracing::debug!(%error, "an outbound connection broke off");
         }
     }
-}
 
-async fn join<T>(stream: Rewind<TcpStream>, upstream: T, idle: Option<Duration>)
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + crate::stream::Abort + Unpin,
-{
-    let until = Until { idle, ..Until::default() };
-    if let Err(error) = splice(stream, upstream, until).await {
-        tracing::debug!(%error, "an outbound connection broke off");
+    /// Gives it up.
+    pub fn close(mut self) {
+        self.leg.abort();
     }
-}
-
-fn unreachable(context: &Context, address: SocketAddr, error: &UpstreamError, stream: Rewind<TcpStream>) {
-    tracing::info!(%address, %error, "an outbound connection is refused");
-    context.metrics.refused(Direction::Outbound, error.class());
-    reset(stream);
 }

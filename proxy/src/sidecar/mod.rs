@@ -37,6 +37,8 @@ pub struct Config {
     pub pod_ip: Option<IpAddr>,
     /// The port on which other proxies listen.
     pub mesh_port: u16,
+    /// Kind and name of what controls the pod, for metrics; empty if nothing does.
+    pub owner: (String, String),
 }
 
 impl Default for Config {
@@ -47,6 +49,7 @@ impl Default for Config {
             original_dst: OriginalDst::Kernel,
             pod_ip: None,
             mesh_port: MESH_PORT,
+            owner: Default::default(),
         }
     }
 }
@@ -81,7 +84,7 @@ pub struct Sidecar;
 impl Sidecar {
     /// Binds all listeners, then serves until the handle is drained. Needs a tokio runtime.
     pub fn start(config: Config, sources: Sources) -> Result<Handle, BindError> {
-        let Config { addresses, limits, original_dst, pod_ip, mesh_port } = config;
+        let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner } = config;
         let outbound = bind_all(&addresses.outbound, "connections of the application")?;
         let capture = bind_all(&addresses.capture, "captured inbound connections")?;
         let mesh = bind_all(&addresses.mesh, "connections of other proxies")?;
@@ -105,6 +108,7 @@ impl Sidecar {
             drain: Drain::default(),
             allowed: inbound::Allowed::default(),
             pod_ip,
+            owner,
             own_ports: bound.ports(),
         });
         serve(&context, outbound, move |context, accepted| outbound::connection(context, original_dst, accepted));

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::app::{self, describe};
 use super::client::{collect, connect1, connect2, fetch, get};
-use super::mesh::Mesh;
+use super::mesh::{Mesh, http_policy};
 
 type Piece = Result<Frame<Bytes>, hyper::Error>;
 
@@ -191,4 +191,29 @@ async fn a_request_without_answer_is_given_up_at_the_application_when_the_client
     let gone = requests.recv().await.unwrap();
     client.abort();
     assert!(tokio::time::timeout(Duration::from_secs(10), gone).await.expect("the application was not told").is_err());
+}
+
+#[tokio::test]
+async fn a_client_that_connects_ahead_of_its_first_request_is_served_as_http() {
+    // Allowed as an opaque connection too, or as HTTP only: there the server refuses to be connected to ahead.
+    for restricted in [false, true] {
+        let app = app::http1(describe).await;
+        let pair = Mesh::new().pair(app.address, Protocol::Detect);
+        if restricted {
+            pair.server.configure(&http_policy(pair.server_resources.clone()));
+        }
+        let mut send = connect1(pair.client.outbound()).await;
+        let counted = || match pair.server.handle.metrics().summary().refused.get("inbound no_rule") {
+            Some(refused) => *refused,
+            None => app.connections() as u64,
+        };
+        while counted() == 0 {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..2 {
+            send.ready().await.unwrap();
+            assert_eq!(collect(send.send_request(get("/books")).await.unwrap()).await.status, 200);
+        }
+        assert_eq!(pair.client.handle.metrics().summary().requests["outbound"], 2);
+    }
 }
