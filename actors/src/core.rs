@@ -38,6 +38,13 @@ pub struct Core {
 /// Records that a state machine leaves out because they make it panic: its name and the seq.
 pub type Skips = BTreeSet<(&'static str, Seq)>;
 
+/// A state machine panicked at a record. Whoever begins again and leaves that record out for it gets on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Panicked {
+    pub machine: &'static str,
+    pub seq: Seq,
+}
+
 /// What one record did.
 #[derive(Clone, Debug, Default)]
 pub struct Effect {
@@ -53,6 +60,11 @@ impl Core {
         let mut core = Self::default();
         core.publisher.follow(followed);
         core
+    }
+
+    /// The state before the first record, of state machines that leave out some records.
+    pub fn leaving_out(skips: Skips) -> Self {
+        Self { skips, ..Self::default() }
     }
 
     /// Applies records that follow the last one, and gives what followed proxies have to be told: one version, named by the
@@ -91,6 +103,16 @@ impl Core {
         }
         self.at_work = None;
         Effect { delta, changes }
+    }
+
+    /// As [`Core::apply_one`], but a state machine's panic is an error that says whose it was. The state is of no use then:
+    /// begin again with [`Core::leaving_out`].
+    pub fn try_apply_one(&mut self, record: &Record) -> Result<Effect, Panicked> {
+        catch_unwind(AssertUnwindSafe(|| self.apply_one(record))).map_err(|panic| match self.at_work {
+            Some((machine, seq)) if !self.skips.contains(&(machine, seq)) => Panicked { machine, seq },
+            // None of theirs.
+            _ => resume_unwind(panic),
+        })
     }
 
     /// Notes who is at work on what; false if this record is to be left out.
@@ -176,18 +198,15 @@ pub(crate) fn left_out(record: &Record) -> Fact {
 /// these are is in the core that comes back. `skips` are known already.
 pub async fn rebuild(log: &dyn EventLog, upto: Seq, mut skips: Skips) -> Result<Core, fsm_store::Error> {
     'again: loop {
-        let mut core = Core { skips: skips.clone(), ..Core::default() };
+        let mut core = Core::leaving_out(skips.clone());
         let mut batches = log.read(Seq::ZERO);
         while let Some(batch) = batches.next().await {
             for record in batch?.iter() {
                 if record.seq > upto {
                     return Ok(core);
                 }
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| core.apply_one(record))) {
-                    let Some((machine, seq)) = core.at_work else { resume_unwind(panic) };
-                    if !skips.insert((machine, seq)) {
-                        resume_unwind(panic);
-                    }
+                if let Err(Panicked { machine, seq }) = core.try_apply_one(record) {
+                    skips.insert((machine, seq));
                     tracing::error!(actor = machine, seq = seq.0, "record left out: it makes this state machine panic");
                     continue 'again;
                 }

@@ -10,7 +10,7 @@ use fsm_proxy_config::Digest;
 use fsm_store::{Record, Seq};
 
 use crate::catalog::ObjectName;
-use crate::core::Core;
+use crate::core::{Core, Panicked, Skips};
 use crate::fact::{Ack, Fact, StateDigest};
 
 /// What the records say that the state at earlier seqs was.
@@ -58,9 +58,14 @@ pub enum Difference {
 pub fn verify(records: &[Record]) -> VerifyReport {
     let mut expected = Expected::default();
     records.iter().for_each(|record| expected.note(record));
-    let mut verifier = Verifier::new(expected);
-    records.iter().for_each(|record| verifier.apply(record));
-    verifier.finish()
+    let mut skips = Skips::new();
+    loop {
+        let mut verifier = Verifier::new(expected.clone(), skips.clone());
+        match records.iter().try_for_each(|record| verifier.apply(record)) {
+            Ok(()) => return verifier.finish(),
+            Err(Panicked { machine, seq }) => skips.insert((machine, seq)),
+        };
+    }
 }
 
 impl Expected {
@@ -94,17 +99,19 @@ impl Expected {
 }
 
 impl Verifier {
-    pub fn new(mut expected: Expected) -> Self {
+    /// `skips` are the records that made state machines panic: they are left out, as the controller leaves them out.
+    pub fn new(mut expected: Expected, skips: Skips) -> Self {
         let report = VerifyReport { differences: std::mem::take(&mut expected.differences), ..VerifyReport::default() };
-        Self { core: Core::default(), expected, report }
+        Self { core: Core::leaving_out(skips), expected, report }
     }
 
-    /// Applies the next record.
-    pub fn apply(&mut self, record: &Record) {
+    /// Applies the next record. After a panic of a state machine begin again, with that record among those that are left out.
+    pub fn apply(&mut self, record: &Record) -> Result<(), Panicked> {
         // After a repair there are seqs without records; what is expected there can be compared just before the next one.
         self.check_before(record.seq);
-        self.core.apply_one(record);
+        self.core.try_apply_one(record)?;
         self.report.records += 1;
+        Ok(())
     }
 
     /// Compares what is expected after the last record, and gives the outcome.

@@ -1,6 +1,8 @@
 //! Where history is read from: a log's directory, a running controller, or an exported file.
 
 mod controller;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

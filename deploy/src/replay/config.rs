@@ -1,5 +1,7 @@
 //! `fsm replay config`.
 
+use std::convert::Infallible;
+
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use fsm_actors::Fact;
@@ -38,7 +40,7 @@ enum Format {
 
 pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
     let history = args.at.history()?;
-    let past = args.at.past(&history, |_| ()).await?;
+    let past = args.at.past(&history).await?;
     let config = past.core.config_of(&args.proxy).ok_or_else(|| args.unknown(&past))?;
     let mut out = Out::new();
     match args.output {
@@ -56,8 +58,10 @@ pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
                 {
                     last = Some((record.seq, ack));
                 }
+                Ok::<_, Infallible>(())
             })
-            .await?;
+            .await?
+            .unwrap_or_else(|never| match never {});
             args.text(&mut out, &past, &config, last.as_ref())?;
         }
     }

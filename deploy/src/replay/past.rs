@@ -3,6 +3,7 @@
 use anyhow::ensure;
 use clap::Args;
 use fsm_actors::Core;
+use fsm_actors::core::{Panicked, Skips};
 use fsm_store::{Record, Seq, Timestamp};
 use futures::TryStreamExt;
 
@@ -30,32 +31,48 @@ impl At {
         self.history.open()
     }
 
-    /// Recomputes the state at the moment. `each` sees every record up to it.
-    pub(super) async fn past(&self, history: &History, mut each: impl FnMut(&Record)) -> anyhow::Result<Past> {
+    /// Recomputes the state at the moment.
+    pub(super) async fn past(&self, history: &History) -> anyhow::Result<Past> {
         let upto = match self.at {
             Some(moment) => history.resolve(moment).await?,
             None => Seq(u64::MAX),
         };
-        let mut past = Past { core: Core::default(), time: Timestamp(0) };
-        each_record(history, upto, |record| {
-            past.core.apply_one(record);
-            past.time = record.time;
-            each(record);
-        })
-        .await?;
+        let past = recompute(history, upto).await?;
         ensure!(past.core.seq() > Seq::ZERO, "{} has no records at that moment", history.place());
         Ok(past)
     }
 }
 
+/// The state after the last record that is not after `upto`. Records that make a state machine panic are left out for it, as the controller
+/// leaves them out.
+pub(super) async fn recompute(history: &History, upto: Seq) -> anyhow::Result<Past> {
+    let mut skips = Skips::new();
+    loop {
+        let mut past = Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) };
+        let ended = each_record(history, upto, |record| {
+            past.time = record.time;
+            past.core.try_apply_one(record).map(drop)
+        });
+        match ended.await? {
+            Ok(()) => return Ok(past),
+            Err(Panicked { machine, seq }) => skips.insert((machine, seq)),
+        };
+    }
+}
+
 /// All records from the first one to `upto`. History has to be there from its beginning: a state is what all of it led to.
-pub(super) async fn each_record(history: &History, upto: Seq, mut each: impl FnMut(&Record)) -> anyhow::Result<()> {
+/// Stops when `each` does.
+pub(super) async fn each_record<E>(
+    history: &History,
+    upto: Seq,
+    mut each: impl FnMut(&Record) -> Result<(), E>,
+) -> anyhow::Result<Result<(), E>> {
     let mut records = history.records(Seq::ZERO, false);
     let mut first = true;
     while let Some(batch) = records.try_next().await? {
         for record in batch.iter() {
             if record.seq > upto {
-                return Ok(());
+                return Ok(Ok(()));
             }
             ensure!(
                 !first || record.seq == Seq(1),
@@ -64,8 +81,10 @@ pub(super) async fn each_record(history: &History, upto: Seq, mut each: impl FnM
                 record.seq
             );
             first = false;
-            each(record);
+            if let Err(stop) = each(record) {
+                return Ok(Err(stop));
+            }
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }

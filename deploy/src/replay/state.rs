@@ -38,7 +38,7 @@ struct Found<'a> {
 
 pub(super) async fn run(args: StateArgs) -> anyhow::Result<()> {
     let history = args.at.history()?;
-    let past = args.at.past(&history, |_| ()).await?;
+    let past = args.at.past(&history).await?;
     let found = args.find(&past);
     let mut out = Out::new();
     if let Some(name) = &args.name {

@@ -1,5 +1,7 @@
 //! The rules of the house, as docs/architecture.md has them, checked on the source.
 
+#![expect(clippy::unwrap_used, reason = "everything here is a test")]
+
 mod dependencies;
 mod purity;
 
