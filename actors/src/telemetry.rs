@@ -42,10 +42,12 @@ impl LogLevel {
     }
 }
 
-/// MeshConfig knows more levels than there are.
+/// MeshConfig knows more levels than there are. Details are those of FSM, not of the libraries that it uses.
 fn directive(level: &str) -> &str {
     match level {
         "" => DEFAULT_LEVEL,
+        "debug" => "info,fsm_actors=debug,fsm_store=debug",
+        "trace" => "info,fsm_actors=trace,fsm_store=trace",
         "fatal" | "panic" => "error",
         "disabled" => "off",
         other => other,

@@ -11,7 +11,7 @@ use crate::FactSink;
 use crate::concern::injection::Injection;
 use crate::concern::pod::{Verdict, decide_injection};
 use crate::fact::{Fact, PodAdmitted};
-use crate::trace::new_trace;
+use crate::trace::Change;
 
 /// A namespace that the API server counts as a member may have become one just now: its change has this long to arrive here.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,7 +45,8 @@ impl InjectionWebhook {
         if request.dry_run {
             return response;
         }
-        match self.facts.append(&Fact::PodAdmitted(fact), new_trace()).await {
+        let change = Change::begin("admission", format!("{}/{}", fact.namespace, fact.pod));
+        match self.facts.append(&Fact::PodAdmitted(fact), change.context).await {
             Ok(_) => response,
             Err(error) => AdmissionResponse::Denied {
                 message: format!("the admission of the pod can't be recorded: {error}"),

@@ -1,5 +1,7 @@
 //! The control plane as a program of its own; `fsm` contains it too.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use fsm_actors::cli::{Args, main as run};
 
@@ -11,6 +13,12 @@ struct Program {
     args: Args,
 }
 
-fn main() -> anyhow::Result<()> {
-    run(Program::parse().args)
+fn main() -> ExitCode {
+    match run(Program::parse().args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fsm-controller: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

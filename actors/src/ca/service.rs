@@ -13,7 +13,7 @@ use super::{CaError, Caller, CallerError, Signer};
 use crate::FactSink;
 use crate::catalog::ObjectName;
 use crate::fact::{CertificateIssued, Fact};
-use crate::trace::new_trace;
+use crate::trace::Change;
 
 /// Signs for workloads that prove themselves with a ServiceAccount token; every certificate is in the log before it is handed out.
 pub struct SigningService {
@@ -51,6 +51,7 @@ impl CertificateAuthority for SigningService {
         let caller = self.caller(&request).await.inspect_err(|status| {
             tracing::warn!(status = status.message(), "refused to sign a certificate");
         })?;
+        let change = Change::begin("certificate", caller.identity.to_string());
         let now = SystemTime::now();
         let issued = self.signer.sign(&request.get_ref().csr_der, &caller.identity, now)?;
         let fact = Fact::CertificateIssued(CertificateIssued {
@@ -61,7 +62,7 @@ impl CertificateAuthority for SigningService {
             not_after: timestamp(issued.not_after),
         });
         self.facts
-            .append(&fact, new_trace())
+            .append(&fact, change.context)
             .await
             .map_err(|error| Status::unavailable(format!("the certificate can't be recorded: {error}")))?;
         tracing::info!(identity = %caller.identity, pod = caller.pod.as_deref().unwrap_or_default(), "signed a certificate");

@@ -16,10 +16,11 @@ use crate::admission::{INJECT_PATH, InjectionWebhook, VALIDATE_PATH, ValidationW
 use crate::ca::{Authority, CaError, ServerCertificate, Signer, SigningService, load_or_create};
 use crate::debug::DebugService;
 use crate::fact::{ControllerStarted, Fact};
+use crate::kubernetes::Causes;
 use crate::metrics::Metrics;
 use crate::serve::{Bound, GrpcService, HealthService, Protocol, Readiness, bind, tls_for_proxies, tls_for_webhooks};
 use crate::telemetry::{self, OTLP_ENDPOINT};
-use crate::trace::new_trace;
+use crate::trace::Change;
 use crate::watch::watch_all;
 use crate::{ControlPlane, control_plane};
 
@@ -91,9 +92,12 @@ async fn controller(args: Args, level: Option<telemetry::LogLevel>) -> anyhow::R
 
     let control = ControlPlane::start(log.clone(), control_plane::Options::default()).await?;
     let control = Arc::new(control);
+    metrics.observe(&control);
     let watches = known::watches(&control.catalog());
     let started = Fact::ControllerStarted(started(&args, &trust_pem));
-    let seq = control.facts().append(&started, new_trace()).await.context("the start can't be recorded")?;
+    let change = Change::begin("start", args.mesh_name.clone());
+    let seq = control.facts().append(&started, change.context).await.context("the start can't be recorded")?;
+    drop(change);
     tracing::info!(%seq, data_dir = %args.data_dir.display(), mesh = args.mesh_name, "the control plane is running");
 
     let mut tasks = JoinSet::new();
@@ -145,9 +149,12 @@ fn open_log(dir: &Path, durability: Durability) -> anyhow::Result<SledLog> {
 }
 
 async fn client() -> anyhow::Result<Client> {
-    let config = kube::Config::infer().await.context(
-        "no access to a Kubernetes API: run in a pod with a ServiceAccount, or set KUBECONFIG to a kubeconfig file",
-    )?;
+    let config = kube::Config::infer().await.map_err(|error| {
+        anyhow::anyhow!(
+            "no access to a Kubernetes API: run in a pod with a ServiceAccount, or set KUBECONFIG to a kubeconfig file ({})",
+            Causes(&error)
+        )
+    })?;
     Ok(Client::try_from(config)?)
 }
 

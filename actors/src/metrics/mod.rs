@@ -1,27 +1,30 @@
 //! Metrics of the control plane.
 //!
 //! Like everything else they are computed from the log: a task follows it and counts. What is not in the log (answers of the
-//! validating webhook) is counted where it happens.
+//! validating webhook, restarts of actors) is counted where it happens. `docs/controller.md` lists them.
 
+mod control_plane;
 mod exposition;
 mod projection;
 #[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use fsm_store::{EventLog, Seq};
 use futures::StreamExt;
 
 pub use projection::Projection;
 
+use crate::ControlPlane;
 use exposition::Exposition;
 
 /// All metrics; shared by the task that follows the log and the port that shows them.
 #[derive(Default)]
 pub struct Metrics {
     projection: Mutex<Projection>,
+    control: OnceLock<Weak<ControlPlane>>,
     validations_ok: AtomicU64,
     validations_refused: AtomicU64,
 }
@@ -41,6 +44,11 @@ impl Metrics {
         }
     }
 
+    /// Shows this control plane too, as long as it runs. The first one counts.
+    pub fn observe(&self, control: &Arc<ControlPlane>) {
+        self.control.get_or_init(|| Arc::downgrade(control));
+    }
+
     /// Counts an answer of the validating webhook.
     pub fn validated(&self, accepted: bool) {
         let counter = if accepted { &self.validations_ok } else { &self.validations_refused };
@@ -53,6 +61,9 @@ impl Metrics {
         out.family("fsm_version_info", "gauge", "Version of the control plane.");
         out.sample("fsm_version_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         self.projection().render(&mut out);
+        if let Some(control) = self.control.get().and_then(Weak::upgrade) {
+            control_plane::render(&control.catalog(), &control.counters(), &mut out);
+        }
         let name = "fsm_admission_webhook_response_total";
         out.family(name, "counter", "Answers of the webhooks.");
         let (injected, refused) = self.projection().admissions();

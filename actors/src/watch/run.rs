@@ -11,9 +11,10 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::watcher;
 
 use super::{KindWatch, Seen, WatchedObject};
+use crate::fact::Fact;
 use crate::kubernetes::Causes;
 use crate::serve::Readiness;
-use crate::trace::new_trace;
+use crate::trace::Change;
 
 /// Events that are there at once are appended together, but no more than these.
 const CHUNK_EVENTS: usize = 256;
@@ -83,12 +84,12 @@ async fn watch(
                 }
                 listed |= matches!(seen, Seen::ListEnd);
                 for fact in kind.see(seen) {
-                    if let Some(full) = entries.push(fact.to_entry(new_trace())) {
+                    if let Some(full) = entries.push(&fact) {
                         append(&log, &kind, full).await?;
                     }
                 }
             }
-            append(&log, &kind, entries.take()).await?;
+            append(&log, &kind, entries).await?;
             if listed {
                 tracing::info!(kind = info.kind, "listed; watching");
                 readiness.met(&condition(&kind));
@@ -137,31 +138,40 @@ fn is_expired(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
-async fn append(log: &Arc<dyn EventLog>, kind: &KindWatch, entries: Vec<Entry>) -> Result<(), WatchError> {
-    if entries.is_empty() {
+async fn append(log: &Arc<dyn EventLog>, kind: &KindWatch, entries: Entries) -> Result<(), WatchError> {
+    if entries.entries.is_empty() {
         return Ok(());
     }
-    log.append(entries).await.map(drop).map_err(|source| WatchError { kind: kind.info().kind, source })
+    let appended = log.append(entries.entries).await;
+    // The spans of these changes end here: what was seen is durable.
+    drop(entries.changes);
+    appended.map(drop).map_err(|source| WatchError { kind: kind.info().kind, source })
 }
 
 /// Entries on their way into one append.
 #[derive(Default)]
 struct Entries {
     entries: Vec<Entry>,
+    changes: Vec<Change>,
     bytes: usize,
 }
 
 impl Entries {
-    /// Adds an entry; gives those before it if there would be too much.
-    fn push(&mut self, entry: Entry) -> Option<Vec<Entry>> {
-        let full = (self.bytes + entry.body.len() > CHUNK_BYTES && !self.entries.is_empty()).then(|| self.take());
+    /// Adds a fact; gives those before it if there would be too much.
+    fn push(&mut self, fact: &Fact) -> Option<Self> {
+        let about = match fact {
+            Fact::Object(fact) => format!("{} {}", fact.gvk, fact.name),
+            _ => String::new(),
+        };
+        let change = Change::begin("watch", about);
+        let entry = fact.to_entry(change.context);
+        let too_much = self.bytes + entry.body.len() > CHUNK_BYTES && !self.entries.is_empty();
+        let full = too_much.then(|| std::mem::take(self));
         self.bytes += entry.body.len();
         self.entries.push(entry);
+        if change.is_exported() {
+            self.changes.push(change);
+        }
         full
-    }
-
-    fn take(&mut self) -> Vec<Entry> {
-        self.bytes = 0;
-        std::mem::take(&mut self.entries)
     }
 }
