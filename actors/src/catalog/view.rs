@@ -26,8 +26,6 @@ pub struct Namespace {
 pub struct Pod {
     pub account: Account,
     pub node: String,
-    /// Empty until the pod has one.
-    pub ip: String,
     /// Has a proxy's id and a sidecar container.
     pub has_proxy: bool,
     /// Has ended for good.
@@ -130,7 +128,6 @@ pub(super) fn pod(json: &RawValue) -> Result<Pod, Unusable> {
     Ok(Pod {
         account: Account::new(&object.metadata.namespace, object.service_account()),
         node: object.spec.node_name.clone(),
-        ip: object.status.pod_ip.clone(),
         has_proxy: object.metadata.label(names::PROXY_UUID).is_some()
             && object.metadata.label(names::IGNORE).is_none()
             && containers.any(|container| container.name == SIDECAR_CONTAINER),

@@ -159,11 +159,6 @@ impl Publisher {
         self.digest.digest()
     }
 
-    /// How many resources there are.
-    pub fn resource_count(&self) -> usize {
-        self.resources.len()
-    }
-
     fn entry(&self, key: &ResourceKey) -> Option<Entry> {
         let published = self.resources.get(key)?;
         Some(Entry { version: published.version.0, bytes: published.told.bytes.clone() })

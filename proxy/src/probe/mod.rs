@@ -97,6 +97,8 @@ impl Probe {
         let request = Request::from_parts(head, Body::empty());
         let peer = Peer { application: address, identity: None };
         match self.context.upstream.request(peer, DIAL_TIMEOUT, request).await {
+            // A redirect counts as well for the kubelet, and it could not follow it to the application.
+            Ok(response) if response.status().is_redirection() => Ok(StatusCode::OK),
             Ok(response) => Ok(response.status()),
             Err(failed) => Err(failed.error.to_string()),
         }

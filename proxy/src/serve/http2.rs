@@ -34,6 +34,10 @@ where
         .max_frame_size(window::FRAME)
         .max_header_list_size(limits.head_bytes)
         .max_send_buffer_size(window::STREAM as usize)
+        .max_concurrent_reset_streams(window::RESET_STREAMS)
+        .max_pending_accept_reset_streams(window::STREAMS as usize)
+        // Counted over the whole life of the connection: requests that clients gave up must not end it.
+        .max_local_error_reset_streams(None)
         .handshake(io);
     let mut connection = match tokio::time::timeout(limits.head_timeout, handshake).await {
         Ok(Ok(connection)) => connection,

@@ -140,6 +140,9 @@ impl Pool {
             .max_frame_size(window::FRAME)
             .max_header_list_size(self.head_bytes)
             .max_send_buffer_size(window::STREAM as usize)
+            .max_concurrent_reset_streams(window::RESET_STREAMS)
+            // Counted over the whole life of the connection: requests that clients gave up must not end it.
+            .max_local_error_reset_streams(None)
             .handshake(io)
             .await
             .map_err(|source| DialError::Http2 { address, source: Arc::new(source) })?;

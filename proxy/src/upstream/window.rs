@@ -5,6 +5,8 @@
 
 /// Streams on one connection; for more, another one is opened.
 pub const STREAMS: u32 = 256;
+/// Streams that were reset by this end and are remembered, so that what the peer sent before it knew is not an error.
+pub const RESET_STREAMS: usize = 1024;
 /// Bytes that a stream may have received and not yet passed on.
 pub const STREAM: u32 = 256 * 1024;
 /// Bytes that a connection may have received and not yet passed on.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fsm_proxy_config::proto::Protocol;
+use futures::StreamExt;
 use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -216,4 +217,27 @@ async fn a_client_that_connects_ahead_of_its_first_request_is_served_as_http() {
         }
         assert_eq!(pair.client.handle.metrics().summary().requests["outbound"], 2);
     }
+}
+
+#[tokio::test]
+async fn requests_that_clients_give_up_do_not_end_the_shared_connection() {
+    let app = app::http1(|request| async move {
+        if request.uri() == "/books" {
+            return describe(request).await;
+        }
+        let some = futures::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(&[0; 1024])))).take(20);
+        Response::new(BodyExt::boxed(StreamBody::new(some.chain(futures::stream::pending()))))
+    })
+    .await;
+    let pair = Mesh::new().pair(app.address, Protocol::Http);
+    let outbound = pair.client.outbound();
+    // More than the 1,024 for which HTTP/2 libraries have a limit.
+    let given_up = futures::stream::iter(0..1100).map(|_| async move {
+        let mut send = connect1(outbound).await;
+        let mut response = send.send_request(get("/endless")).await.unwrap();
+        response.frame().await.unwrap().unwrap();
+    });
+    given_up.buffer_unordered(16).collect::<Vec<()>>().await;
+    assert_eq!(fetch(outbound, "/books").await.status, 200);
+    assert_eq!(pair.client.handle.metrics().summary().connections.mtls, 1);
 }
