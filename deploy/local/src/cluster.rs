@@ -190,6 +190,7 @@ impl LocalCluster {
 impl Drop for LocalCluster {
     fn drop(&mut self) {
         self.tasks.cancel();
+        self.agent.abandon();
         // Whoever is still there after an orderly shutdown is there by mistake; without one, all are.
         if let Ok(cgroup) = self.home.cgroup() {
             cgroup.remove_now();

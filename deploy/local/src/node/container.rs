@@ -31,7 +31,7 @@ pub(super) async fn supervise(ctx: Arc<Context>, container: Arc<Container>, role
     let mut backoff = Backoff::default();
     for run in 0_u32.. {
         let Some(ended) = run_once(&ctx, &container, run, &mut stop).await else { return };
-        let again = stop.borrow().is_none() && restarts(&ctx, role, &ended);
+        let again = !is_stopped(&stop) && restarts(&ctx, role, &ended);
         let ran = Duration::try_from(ended.finished.duration_since(ended.started)).unwrap_or_default();
         let name = &container.name;
         ctx.update(name, |seen| {
@@ -88,7 +88,7 @@ fn describe(ended: &Ended) -> String {
 async fn run_once(ctx: &Arc<Context>, container: &Arc<Container>, run: u32, stop: &mut Stop) -> Option<Ended> {
     let name = &container.name;
     let launched = loop {
-        if stop.borrow().is_some() {
+        if is_stopped(stop) {
             return None;
         }
         match ctx.prepare(container).await {
@@ -177,7 +177,7 @@ async fn attend(ctx: &Arc<Context>, container: &Arc<Container>, mut process: Pro
             exit = process.ended() => return exit,
             () = stopped(stop) => {
                 let deadline = (*stop.borrow()).unwrap_or_else(Instant::now);
-                ctx.update(&container.name, |seen| seen.ready = false);
+                // It counts as ready, as last found, until it has ended: what is leaving still serves (EndpointSlice `serving`).
                 watchers.abort_all();
                 return end(ctx, container, &mut process, deadline, stop).await;
             }
@@ -255,8 +255,12 @@ async fn run_hook(ctx: &Context, container: &Container, pid: i32, hook: &Lifecyc
     probe::ask(&check, ctx.agent.net.netns(), DEFAULT_GRACE).await
 }
 
-/// Resolves once the container is to stop.
+/// Whether the container is to stop. Whoever tells it lives as long as the pod does here, so without one it is to stop too.
+fn is_stopped(stop: &Stop) -> bool {
+    stop.borrow().is_some() || stop.has_changed().is_err()
+}
+
+/// Resolves once [`is_stopped`].
 async fn stopped(stop: &mut Stop) {
-    // The sender lives as long as the pod; when it is gone, so is the pod.
     stop.wait_for(Option::is_some).await.ok();
 }

@@ -164,6 +164,12 @@ impl Agent {
         self.workers.shutdown(grace).await;
     }
 
+    /// Starts nothing any more, without waiting for anything.
+    pub fn abandon(&self) {
+        self.tasks.cancel();
+        self.workers.abandon();
+    }
+
     /// Connects to a port of a pod as from inside it: to `127.0.0.1`.
     pub async fn dial_pod(&self, namespace: &str, name: &str, port: u16) -> Result<TcpStream, AskError> {
         let netns = self.ask(namespace, name, |shown| shown.netns.clone())?;

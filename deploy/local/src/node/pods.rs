@@ -11,6 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Agent;
@@ -24,6 +25,7 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 pub(super) struct Workers {
     running: Mutex<BTreeMap<String, Worker>>,
     tasks: TaskTracker,
+    abandoned: CancellationToken,
 }
 
 struct Worker {
@@ -87,10 +89,11 @@ fn apply(agent: &Arc<Agent>, pod: Pod) {
     let (desired, wanted) = watch::channel(first);
     running.insert(uid.clone(), Worker { desired, grace: leaving.then_some(grace) });
     let agent_of_worker = Arc::clone(agent);
-    agent.workers.tasks.spawn(async move {
+    let abandoned = agent.workers.abandoned.clone();
+    agent.workers.tasks.spawn(abandoned.run_until_cancelled_owned(async move {
         pod::run(Arc::clone(&agent_of_worker), pod, wanted).await;
         agent_of_worker.workers.running().remove(&uid);
-    });
+    }));
 }
 
 fn deadline(grace_seconds: i64) -> Instant {
@@ -113,6 +116,11 @@ impl Workers {
         for (_, worker) in self.running().iter().filter(|(uid, _)| !listed.contains(*uid)) {
             worker.desired.send_replace(Desired::Gone);
         }
+    }
+
+    /// Lets go of all pods as they are. No container is started any more.
+    pub fn abandon(&self) {
+        self.abandoned.cancel();
     }
 
     /// Ends all pods and waits until nothing of them is left.

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentSpec, DeploymentStatus, ReplicaSet};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
@@ -14,7 +13,7 @@ use serde_json::json;
 use super::owned::{controlled_by, is_controlled_by};
 use super::revision::{POD_TEMPLATE_HASH, template_hash};
 use super::rollout::{self, Limits, Set};
-use super::{Context, ReconcileError};
+use super::{Context, ReconcileError, progress};
 
 const REVISION: &str = "deployment.kubernetes.io/revision";
 
@@ -36,7 +35,7 @@ pub(super) async fn reconcile(deployment: Arc<Deployment>, ctx: Arc<Context>) ->
         // An earlier template is back (a rollback): its set becomes the newest revision.
         Some(at) => annotate(&api, &sets.remove(at).name_any(), latest + 1).await?,
         None if spec.paused == Some(true) && !sets.is_empty() => {
-            return publish(&deployment, spec, None, &sets, &ctx).await;
+            return publish(&deployment, None, &sets, &ctx).await;
         }
         None => api.create(&PostParams::default(), &new_set(&deployment, spec, &hash, latest + 1)).await?,
     };
@@ -48,7 +47,7 @@ pub(super) async fn reconcile(deployment: Arc<Deployment>, ctx: Arc<Context>) ->
     }
     scale(&api, &deployment, spec, &new, &sets).await?;
     forget_old(&api, spec, &sets).await?;
-    publish(&deployment, spec, Some(&new), &sets, &ctx).await
+    publish(&deployment, Some(&new), &sets, &ctx).await
 }
 
 /// Asks the ReplicaSets for their next number of replicas.
@@ -99,90 +98,17 @@ async fn forget_old(api: &Api<ReplicaSet>, spec: &DeploymentSpec, old: &[Replica
 
 async fn publish(
     deployment: &Deployment,
-    spec: &DeploymentSpec,
     new: Option<&ReplicaSet>,
     old: &[ReplicaSet],
     ctx: &Context,
 ) -> Result<Action, ReconcileError> {
-    let status = status(deployment, spec, new, old, Timestamp::now());
+    let (status, look_again) = progress::status(deployment, new, old, Timestamp::now());
     if deployment.status.as_ref() != Some(&status) {
         let api: Api<Deployment> = Api::namespaced(ctx.client.clone(), &deployment.namespace().unwrap_or_default());
         let patch = json!({"status": status});
         api.patch_status(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
     }
-    Ok(Action::await_change())
-}
-
-fn status(
-    deployment: &Deployment,
-    spec: &DeploymentSpec,
-    new: Option<&ReplicaSet>,
-    old: &[ReplicaSet],
-    now: Timestamp,
-) -> DeploymentStatus {
-    let all = || old.iter().chain(new);
-    let of = |field: fn(&ReplicaSet) -> i32| all().map(field).sum::<i32>();
-    let desired = spec.replicas.unwrap_or(1);
-    let (replicas, available) = (of(has), of(available));
-    let updated = new.map_or(0, has);
-    let limits = spec.strategy.as_ref().and_then(|s| s.rolling_update.as_ref());
-    let limits = Limits::new(
-        desired,
-        limits.and_then(|r| r.max_surge.as_ref()),
-        limits.and_then(|r| r.max_unavailable.as_ref()),
-    );
-    let enough = available >= desired - limits.map_or(0, |l| l.max_unavailable);
-    let complete = updated == desired && replicas == desired && available >= desired;
-    let set = new.map(ResourceExt::name_any).unwrap_or_default();
-    let mut conditions = BTreeMap::new();
-    conditions.insert(
-        "Available",
-        if enough {
-            ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.".to_owned())
-        } else {
-            ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.".to_owned())
-        },
-    );
-    conditions.insert(
-        "Progressing",
-        match (spec.paused, complete) {
-            (Some(true), _) => ("Unknown", "DeploymentPaused", "Deployment is paused".to_owned()),
-            (_, true) => {
-                ("True", "NewReplicaSetAvailable", format!("ReplicaSet \"{set}\" has successfully progressed."))
-            }
-            (_, false) => ("True", "ReplicaSetUpdated", format!("ReplicaSet \"{set}\" is progressing.")),
-        },
-    );
-    let before = deployment.status.as_ref();
-    let known = |kind: &str| {
-        let conditions = before.and_then(|s| s.conditions.as_ref());
-        conditions.and_then(|c| c.iter().find(|c| c.type_.as_deref() == Some(kind)))
-    };
-    let conditions = conditions.into_iter().map(|(kind, (status, reason, message))| {
-        let old = known(kind);
-        let same_status = old.filter(|c| c.status.as_deref() == Some(status));
-        let same =
-            same_status.filter(|c| c.reason.as_deref() == Some(reason) && c.message.as_deref() == Some(&message));
-        DeploymentCondition {
-            type_: Some(kind.to_owned()),
-            status: Some(status.to_owned()),
-            last_transition_time: same_status.and_then(|c| c.last_transition_time.clone()).or(Some(Time(now))),
-            last_update_time: same.and_then(|c| c.last_update_time.clone()).or(Some(Time(now))),
-            reason: Some(reason.to_owned()),
-            message: Some(message),
-        }
-    });
-    DeploymentStatus {
-        observed_generation: deployment.metadata.generation,
-        replicas: Some(replicas),
-        updated_replicas: Some(updated),
-        ready_replicas: Some(of(ready)),
-        available_replicas: Some(available),
-        unavailable_replicas: Some((replicas.max(desired) - available).max(0)),
-        terminating_replicas: Some(of(|set| set.status.as_ref().and_then(|s| s.terminating_replicas).unwrap_or(0))),
-        conditions: Some(conditions.collect()),
-        collision_count: before.and_then(|s| s.collision_count),
-    }
+    Ok(look_again.map_or_else(Action::await_change, Action::requeue))
 }
 
 fn new_set(deployment: &Deployment, spec: &DeploymentSpec, hash: &str, revision: i64) -> ReplicaSet {
@@ -232,10 +158,6 @@ fn wanted(set: &ReplicaSet) -> i32 {
 
 fn has(set: &ReplicaSet) -> i32 {
     set.status.as_ref().map_or(0, |s| s.replicas)
-}
-
-fn ready(set: &ReplicaSet) -> i32 {
-    set.status.as_ref().and_then(|s| s.ready_replicas).unwrap_or(0)
 }
 
 fn available(set: &ReplicaSet) -> i32 {

@@ -7,6 +7,7 @@ mod deployment;
 mod endpoints;
 mod owned;
 mod pods;
+mod progress;
 mod replicaset;
 mod revision;
 mod rollout;

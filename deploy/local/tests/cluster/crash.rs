@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{LogParams, PostParams};
 
-use crate::helpers::{TestCluster, cluster, shell, until_some, up};
+use crate::helpers::{TestCluster, cluster, is_ready, shell, until_some, up};
 
 const HELPER_DIR: &str = "CRASH_TEST_DIR";
 
@@ -60,6 +60,23 @@ async fn a_killed_cluster_is_cleaned_up_by_the_next() {
     c.cluster.shutdown().await;
     assert_eq!(processes_of(&id), 0);
     assert!(fsm_local::node::Cgroup::at_root(&format!("fsm-local-{id}")).is_ok_and(|cgroup| !cgroup.path().exists()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_cluster_starts_its_pods_again() {
+    let Some(c) = cluster().await else { return };
+    c.create::<Pod>(shell("lasting", "exec sleep 1000")).await;
+    let before = c.ready("lasting").await;
+    c.cluster.shutdown().await;
+    let cluster = up(c.dir.path()).await.unwrap();
+    let c = TestCluster { cluster, dir: c.dir };
+    let restarted = |pod: &Pod| {
+        is_ready(pod) && pod.status.as_ref().is_some_and(|s| s.container_statuses.as_ref().unwrap()[0].restart_count == 1)
+    };
+    let after = c.until::<Pod>("lasting", restarted).await;
+    assert_eq!(after.metadata.uid, before.metadata.uid);
+    assert!(c.cluster.container_pid("default", "lasting", "main").is_ok());
+    c.cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ fn patch(hook: &Hook, response: &Value) -> Result<Option<Patch>, String> {
         Some(other) => return Err(format!("received invalid webhook response: unsupported patch type {other:?}")),
         None => {
             return Err(
-                "received invalid webhook response: webhook returned response.patch but not response.patchType".into()
+                "received invalid webhook response: webhook returned response.patch but not response.patchType".into(),
             );
         }
     }
