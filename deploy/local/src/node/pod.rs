@@ -81,19 +81,22 @@ pub(super) async fn run(agent: Arc<Agent>, pod: Arc<Pod>, mut desired: watch::Re
         live(&Arc::new(ctx), &mut desired).await;
         agent.unplug(&pod);
     }
-    board.send_modify(|board| board.over = true);
+    // At a shutdown the pod is not over: it is started again with the cluster.
+    if !matches!(&*desired.borrow(), Desired::Shutdown { .. }) {
+        board.send_modify(|board| board.over = true);
+    }
     clean_up(&agent, &pod).await;
     // A pod that completed stays to be read about, until someone deletes it.
     ending(&mut desired).await;
     publisher.stop().await;
     agent.forget(&pod);
     let why = desired.borrow().clone();
-    if matches!(why, Desired::Delete { .. }) {
-        delete(&agent, &pod).await;
-    }
     if !matches!(why, Desired::Shutdown { .. }) {
         logs.values().for_each(|log| log.remove());
         std::fs::remove_dir_all(agent.dirs.logs(&pod)).ok();
+    }
+    if matches!(why, Desired::Delete { .. }) {
+        delete(&agent, &pod).await;
     }
 }
 

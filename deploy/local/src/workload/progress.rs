@@ -85,7 +85,8 @@ pub(super) fn status(
 }
 
 fn sums(new: Option<&ReplicaSet>, old: &[ReplicaSet]) -> Sums {
-    let mut sums = Sums { updated: new.and_then(|set| set.status.as_ref()).map_or(0, |s| s.replicas), ..Sums::default() };
+    let mut sums =
+        Sums { updated: new.and_then(|set| set.status.as_ref()).map_or(0, |s| s.replicas), ..Sums::default() };
     for status in old.iter().chain(new).filter_map(|set| set.status.as_ref()) {
         sums.replicas += status.replicas;
         sums.ready += status.ready_replicas.unwrap_or(0);

@@ -71,7 +71,8 @@ async fn a_restarted_cluster_starts_its_pods_again() {
     let cluster = up(c.dir.path()).await.unwrap();
     let c = TestCluster { cluster, dir: c.dir };
     let restarted = |pod: &Pod| {
-        is_ready(pod) && pod.status.as_ref().is_some_and(|s| s.container_statuses.as_ref().unwrap()[0].restart_count == 1)
+        is_ready(pod)
+            && pod.status.as_ref().is_some_and(|s| s.container_statuses.as_ref().unwrap()[0].restart_count == 1)
     };
     let after = c.until::<Pod>("lasting", restarted).await;
     assert_eq!(after.metadata.uid, before.metadata.uid);
