@@ -72,7 +72,9 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<()> {
 
 async fn up(args: UpArgs, json: bool) -> anyhow::Result<()> {
     // Watched from the start: a Ctrl-C while coming up ends what is there already.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // A closed terminal says hang-up.
+    let (mut terminate, mut hangup) = (signal(SignalKind::terminate())?, signal(SignalKind::hangup())?);
     let mut manifests = Vec::new();
     for file in &args.apply {
         let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -94,6 +96,7 @@ async fn up(args: UpArgs, json: bool) -> anyhow::Result<()> {
         cluster = coming => cluster?,
         _ = interrupt.recv() => return Ok(()),
         _ = terminate.recv() => return Ok(()),
+        _ = hangup.recv() => return Ok(()),
     };
     let kubeconfig = cluster.kubeconfig_path().display().to_string();
     if json {
@@ -106,6 +109,7 @@ async fn up(args: UpArgs, json: bool) -> anyhow::Result<()> {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     eprintln!("going down; Ctrl-C again to end pods at once");
     tokio::select! {

@@ -113,13 +113,15 @@ impl Context {
             }),
             netns: self.net.netns.clone(),
             cgroup: self.cgroup_of(&container.name),
+            output: true,
         })
     }
 
-    /// Starts another process beside the one of a running container.
+    /// Starts another process beside the one of a running container. Its output goes nowhere.
     pub async fn exec(&self, container: &Container, pid: i32, argv: Vec<String>) -> Result<Process, String> {
         let mut spec = self.prepare(container).await.map_err(|e| e.to_string())?;
         spec.argv = argv;
+        spec.output = false;
         spec.root = Root::Of { pid };
         launch(spec).await.map_err(|e: LaunchError| e.to_string())
     }

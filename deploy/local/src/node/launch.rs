@@ -45,6 +45,8 @@ pub struct Launch {
     pub root: Root,
     pub netns: Netns,
     pub cgroup: Cgroup,
+    /// Whether anybody reads its output. A process whose output nobody reads would stop once a pipe is full.
+    pub output: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +165,8 @@ fn start(spec: &Launch) -> Result<Child, LaunchError> {
     let program = find(&name, &spec.env, &cwd)?;
     let mut command = Command::new(&program);
     command.arg0(&name).args(spec.argv.iter().skip(1)).env_clear().envs(&spec.env).current_dir(&cwd);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = || if spec.output { Stdio::piped() } else { Stdio::null() };
+    command.stdin(Stdio::null()).stdout(output()).stderr(output());
     if let Some(group) = spec.group {
         command.gid(group);
     }

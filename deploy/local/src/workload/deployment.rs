@@ -62,7 +62,7 @@ async fn scale(
     let strategy = spec.strategy.as_ref();
     let recreate = strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate");
     let (new_wanted, old_wanted) = if recreate {
-        let none_left = old.iter().all(|set| has(set) == 0 && wanted(set) == 0);
+        let none_left = old.iter().all(|set| has(set) == 0 && wanted(set) == 0 && leaving(set) == 0);
         (if none_left { desired } else { wanted(new) }, vec![0; old.len()])
     } else {
         let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
@@ -158,6 +158,10 @@ fn wanted(set: &ReplicaSet) -> i32 {
 
 fn has(set: &ReplicaSet) -> i32 {
     set.status.as_ref().map_or(0, |s| s.replicas)
+}
+
+fn leaving(set: &ReplicaSet) -> i32 {
+    set.status.as_ref().and_then(|s| s.terminating_replicas).unwrap_or(0)
 }
 
 fn available(set: &ReplicaSet) -> i32 {
