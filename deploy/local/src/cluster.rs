@@ -21,7 +21,7 @@ use crate::event::Recorder;
 use crate::home::{Home, HomeError, Running};
 use crate::informer::Informer;
 use crate::net::{NetError, NetworkPlan, NodeNet};
-use crate::node::{Agent, AgentConfig, AskError, CgroupError, Images, Want};
+use crate::node::{Agent, AgentConfig, AskError, Cgroup, CgroupError, Images, Want};
 use crate::preflight::{self, Unfit};
 use crate::tasks::Tasks;
 use crate::{dns, service, workload};
@@ -89,7 +89,9 @@ impl LocalCluster {
         fs::create_dir_all(&scratch).map_err(|source| UpError::File { what: "make", path: scratch.clone(), source })?;
         preflight::check(&scratch)?;
         let cgroup = home.cgroup()?;
+        // Only to see that it can be made; pods make theirs, and this one with it.
         cgroup.create()?;
+        cgroup.remove().await?;
         let images = images(&config, home.dir())?;
 
         let net = Arc::new(NodeNet::create(NetworkPlan::default()).await?);
@@ -113,29 +115,20 @@ impl LocalCluster {
         })?;
         let client = Client::try_from(api.client_config()?)?;
 
-        let tasks = Tasks::default();
-        let events = Recorder::start(client.clone(), "controller-manager", &tasks);
-        let services = Informer::start(Api::<Service>::all(client.clone()), &tasks);
-        let slices = Informer::start(Api::<EndpointSlice>::all(client.clone()), &tasks);
-        service::start(Arc::clone(&net), &services, &slices, &tasks);
-        let addr = SocketAddr::from((net.plan().dns, 53));
-        dns::start(&net, &services, &slices, &tasks).map_err(|source| UpError::Listen { addr, source })?;
-        let agent = Agent::start(AgentConfig {
-            client: client.clone(),
-            net: Arc::clone(&net),
-            node_name: NODE.to_owned(),
-            images,
-            events: events.clone(),
-            data_dir: home.dir().to_owned(),
-            cgroup,
-        })
-        .await?;
-        api.set_node(Arc::new(NodeLogs(Arc::clone(&agent))));
-        workload::start(&client, &events, NODE, &tasks);
-
-        let api_server = format!("https://{}", api.address());
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
+        let api_server = format!("https://{}", api.address());
         home.announce(&Running { pid, kubeconfig: kubeconfig.clone(), api_server })?;
+
+        let tasks = Tasks::default();
+        let started = start(&client, &net, images, home.dir(), cgroup, &tasks).await;
+        let agent = match started {
+            Ok(agent) => agent,
+            Err(error) => {
+                tasks.stop().await;
+                return Err(error);
+            }
+        };
+        api.set_node(Arc::new(NodeLogs(Arc::clone(&agent))));
         Ok(Self { api: Some(api), agent, net, client, kubeconfig, tasks, home })
     }
 
@@ -196,6 +189,35 @@ impl Drop for LocalCluster {
             cgroup.remove_now();
         }
     }
+}
+
+/// Starts everything that lives on the API: services, names, controllers and the node.
+async fn start(
+    client: &Client,
+    net: &Arc<NodeNet>,
+    images: Images,
+    data_dir: &Path,
+    cgroup: Cgroup,
+    tasks: &Tasks,
+) -> Result<Arc<Agent>, UpError> {
+    let events = Recorder::start(client.clone(), "controller-manager", tasks);
+    let services = Informer::start(Api::<Service>::all(client.clone()), tasks);
+    let slices = Informer::start(Api::<EndpointSlice>::all(client.clone()), tasks);
+    service::start(Arc::clone(net), &services, &slices, tasks);
+    let addr = SocketAddr::from((net.plan().dns, 53));
+    dns::start(net, &services, &slices, tasks).map_err(|source| UpError::Listen { addr, source })?;
+    let config = AgentConfig {
+        client: client.clone(),
+        net: Arc::clone(net),
+        node_name: NODE.to_owned(),
+        images,
+        events: events.clone(),
+        data_dir: data_dir.to_owned(),
+        cgroup,
+    };
+    let agent = Agent::start(config).await?;
+    workload::start(client, &events, NODE, tasks);
+    Ok(agent)
 }
 
 /// Puts the executable where it stays as it is, even when the original is built anew meanwhile.

@@ -6,6 +6,7 @@ mod crash;
 mod helpers;
 mod mesh;
 mod pods;
+mod refusals;
 mod server;
 mod services;
 mod workloads;
