@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fsm_local::api::{ApiConfig, ApiServer, HostDialer, listen};
+use fsm_local::api::{ApiConfig, ApiServer, Dialer, HostDialer, listen};
 use kube::Client;
 
 // Each test program uses its own part of this.
@@ -20,11 +20,16 @@ pub async fn start() -> TestServer {
 
 /// Starts a server with what another one left in its directory.
 pub async fn start_in(dir: tempfile::TempDir) -> TestServer {
+    start_with(dir, Arc::new(HostDialer)).await
+}
+
+/// Starts a server that reaches pods in a way of the test's own.
+pub async fn start_with(dir: tempfile::TempDir, dialer: Arc<dyn Dialer>) -> TestServer {
     let config = ApiConfig {
         data_dir: dir.path().join("api"),
         listeners: vec![listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port")],
         extra_names: Vec::new(),
-        dialer: Arc::new(HostDialer),
+        dialer,
     };
     let api = ApiServer::start(config).await.expect("the API server starts");
     let client = Client::try_from(api.client_config().expect("a client configuration")).expect("a client");
