@@ -63,7 +63,9 @@ impl Webhook {
                             Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer.to_string()))))
                         }
                     });
-                    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -124,7 +126,8 @@ async fn mutating(server: &api_support::TestServer, name: &str, hook: Value) {
 
 async fn shop(server: &api_support::TestServer) -> Api<ConfigMap> {
     let namespaces: Api<Namespace> = Api::all(server.client.clone());
-    let namespace = serde_json::from_value(json!({"metadata": {"name": "shop", "labels": {"watched": "yes"}}})).expect("well-formed");
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "shop", "labels": {"watched": "yes"}}}))
+        .expect("well-formed");
     namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace");
     Api::namespaced(server.client.clone(), "shop")
 }
@@ -159,7 +162,10 @@ async fn a_mutating_webhook_changes_what_is_stored_where_its_selectors_match() {
     let asked = webhook.asked();
     let operations: Vec<&str> = asked.iter().filter_map(|r| r["operation"].as_str()).collect();
     assert_eq!(operations, ["CREATE", "CREATE", "UPDATE", "DELETE"]);
-    assert_eq!((&asked[0]["namespace"], &asked[0]["name"], &asked[0]["oldObject"]), (&json!("shop"), &json!("a"), &Value::Null));
+    assert_eq!(
+        (&asked[0]["namespace"], &asked[0]["name"], &asked[0]["oldObject"]),
+        (&json!("shop"), &json!("a"), &Value::Null)
+    );
     assert_eq!(asked[0]["userInfo"]["username"], "kubernetes-admin");
     assert_eq!((&asked[1]["dryRun"], &asked[2]["options"]["kind"]), (&json!(true), &json!("PatchOptions")));
     assert_eq!((&asked[2]["object"]["data"]["x"], &asked[2]["oldObject"]["data"]["x"]), (&json!("2"), &json!("1")));
@@ -192,9 +198,13 @@ async fn a_webhook_that_fails_is_ignored_or_not_as_it_says() {
     let nobody = json!({"url": "https://127.0.0.1:1/x", "caBundle": webhook.bundle});
     for (i, client) in [webhook.client("/broken"), untrusted, nobody].into_iter().enumerate() {
         mutating(&server, "m", hook(client.clone(), json!({"failurePolicy": "Fail"}))).await;
-        let (code, message) = refusal(maps.create(&PostParams::default(), &config_map(&format!("f{i}"), json!({}))).await);
+        let (code, message) =
+            refusal(maps.create(&PostParams::default(), &config_map(&format!("f{i}"), json!({}))).await);
         assert_eq!(code, 500, "{message}");
-        assert!(message.starts_with("Internal error occurred: failed calling webhook \"a.example.com\": "), "{message}");
+        assert!(
+            message.starts_with("Internal error occurred: failed calling webhook \"a.example.com\": "),
+            "{message}"
+        );
         configurations.delete("m", &DeleteParams::default()).await.unwrap();
         mutating(&server, "m", hook(client, json!({"failurePolicy": "Ignore"}))).await;
         maps.create(&PostParams::default(), &config_map(&format!("i{i}"), json!({}))).await.unwrap();
@@ -226,13 +236,15 @@ async fn a_webhook_behind_a_service_is_reached_at_a_ready_endpoint() {
     let dialer = Arc::new(Detour { to: webhook.address, asked: dialed.clone() });
     let server = api_support::start_with(tempfile::tempdir().unwrap(), dialer).await;
     let maps = shop(&server).await;
-    let client = json!({"service": {"namespace": "shop", "name": "hook", "path": "/mutate"}, "caBundle": webhook.bundle});
+    let client =
+        json!({"service": {"namespace": "shop", "name": "hook", "path": "/mutate"}, "caBundle": webhook.bundle});
     mutating(&server, "m", hook(client, json!({}))).await;
     let (_, message) = refusal(maps.create(&PostParams::default(), &config_map("early", json!({}))).await);
     assert!(message.contains("service \"hook\" not found"), "{message}");
 
     let services: Api<Service> = Api::namespaced(server.client.clone(), "shop");
-    let service = json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 443, "targetPort": 9443}]}});
+    let service =
+        json!({"metadata": {"name": "hook"}, "spec": {"ports": [{"name": "https", "port": 443, "targetPort": 9443}]}});
     services.create(&PostParams::default(), &serde_json::from_value(service).unwrap()).await.unwrap();
     let (_, message) = refusal(maps.create(&PostParams::default(), &config_map("early", json!({}))).await);
     assert!(message.contains("no endpoints available for service \"hook\""), "{message}");

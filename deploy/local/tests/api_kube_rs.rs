@@ -275,3 +275,128 @@ async fn an_apply_merges_by_field_ownership() {
     assert_eq!(dropped.data.unwrap().keys().collect::<Vec<_>>(), ["b"]);
     server.api.stop().await;
 }
+
+#[tokio::test]
+async fn a_token_says_which_pod_it_belongs_to_until_the_pod_is_gone() {
+    use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenReview};
+    let server = api_support::start().await;
+    let pods: Api<Pod> = Api::namespaced(server.client.clone(), "default");
+    let pod = object(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
+    let pod = pods.create(&PostParams::default(), &pod).await.unwrap();
+    let accounts: Api<ServiceAccount> = Api::namespaced(server.client.clone(), "default");
+    let mut request: TokenRequest = object(json!({"spec": {"audiences": ["fsm"], "expirationSeconds": 3600}}));
+    request.spec.bound_object_ref = Some(BoundObjectReference {
+        kind: Some("Pod".into()),
+        api_version: Some("v1".into()),
+        name: Some("p".into()),
+        uid: pod.metadata.uid.clone(),
+    });
+    let made = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
+    let token = made.status.unwrap().token;
+
+    let reviews: Api<TokenReview> = Api::all(server.client.clone());
+    let review = async |token: &str, audience: &str| {
+        let review = object(json!({"spec": {"token": token, "audiences": [audience]}}));
+        reviews.create(&PostParams::default(), &review).await.unwrap().status.unwrap()
+    };
+    let status = review(&token, "fsm").await;
+    assert_eq!((status.authenticated, status.audiences), (Some(true), Some(vec!["fsm".into()])));
+    let user = status.user.unwrap();
+    assert_eq!(user.username.as_deref(), Some("system:serviceaccount:default:default"));
+    let extra = user.extra.unwrap();
+    assert_eq!(extra["authentication.kubernetes.io/pod-name"], ["p"]);
+    assert_eq!(extra["authentication.kubernetes.io/pod-uid"], [pod.metadata.uid.unwrap()]);
+
+    assert_eq!(review(&token, "other").await.authenticated, None, "another audience");
+    assert_eq!(review("nonsense", "fsm").await.authenticated, None);
+    // For the API itself it is no credential: it is for another audience.
+    let mut config = server.api.client_config().unwrap();
+    config.auth_info.token = Some(token.clone().into());
+    let stranger: Api<Pod> = Api::namespaced(kube::Client::try_from(config).unwrap(), "default");
+    assert!(matches!(stranger.get("p").await, Err(kube::Error::Api(s)) if s.code == 401));
+
+    pods.delete("p", &DeleteParams::default()).await.unwrap();
+    let status = review(&token, "fsm").await;
+    assert_eq!(status.authenticated, None);
+    assert!(status.error.unwrap().contains("the pod default/p of the token is gone"));
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn without_credentials_nothing_is_shown_but_health_and_version() {
+    let server = api_support::start().await;
+    let mut config = server.api.client_config().unwrap();
+    config.auth_info.token = None;
+    let nobody = kube::Client::try_from(config).unwrap();
+    nobody.apiserver_version().await.unwrap();
+    let maps: Api<ConfigMap> = Api::namespaced(nobody, "default");
+    assert!(matches!(maps.get("k").await, Err(kube::Error::Api(s)) if s.code == 401 && s.reason == "Unauthorized"));
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn a_custom_resource_lives_as_long_as_its_definition() {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+    let server = api_support::start().await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(server.client.clone());
+    let version = |name: &str, storage: bool| {
+        json!({"name": name, "served": true, "storage": storage, "subresources": {"status": {}},
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                "spec": {"type": "object", "properties": {"size": {"type": "integer", "maximum": 10}, "color": {"type": "string", "default": "red"}}},
+                "status": {"type": "object", "properties": {"phase": {"type": "string"}}}}}}})
+    };
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "gizmos.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "gizmos", "kind": "Gizmo"}, "versions": [version("v1", true), version("v1beta1", false)]}});
+    let params = PatchParams::apply("test").force();
+    definitions.patch("gizmos.example.com", &params, &Patch::Apply(&definition)).await.unwrap();
+    let established = kube::runtime::conditions::is_crd_established();
+    let ready = await_condition(definitions.clone(), "gizmos.example.com", established);
+    tokio::time::timeout(PATIENCE, ready).await.expect("it is served in time").unwrap();
+
+    let kind = |version: &str| ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", version, "Gizmo"));
+    let gizmos: Api<DynamicObject> = Api::namespaced_with(server.client.clone(), "default", &kind("v1"));
+    let gizmo = json!({"apiVersion": "example.com/v1", "kind": "Gizmo", "metadata": {"name": "g"}, "spec": {"size": 3, "unknown": 1}, "status": {"phase": "no"}});
+    let made = gizmos.create(&PostParams::default(), &object(gizmo)).await.unwrap();
+    assert_eq!((&made.data["spec"], made.data.get("status")), (&json!({"size": 3, "color": "red"}), None));
+    let refused = gizmos.patch("g", &PatchParams::default(), &Patch::Merge(json!({"spec": {"size": 11}}))).await;
+    assert!(matches!(refused, Err(kube::Error::Api(s)) if s.code == 422));
+    gizmos
+        .patch_status(
+            "g",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"status": {"phase": "on"}, "spec": {"size": 9}})),
+        )
+        .await
+        .unwrap();
+    let older: Api<DynamicObject> = Api::namespaced_with(server.client.clone(), "default", &kind("v1beta1"));
+    let seen = older.get("g").await.unwrap();
+    assert_eq!(
+        (seen.types.unwrap().api_version.as_str(), &seen.data["spec"]["size"]),
+        ("example.com/v1beta1", &json!(3))
+    );
+    assert_eq!((&seen.data["status"]["phase"], seen.metadata.generation), (&json!("on"), Some(1)));
+
+    definitions.delete("gizmos.example.com", &DeleteParams::default()).await.unwrap();
+    let gone =
+        await_condition(definitions.clone(), "gizmos.example.com", |d: Option<&CustomResourceDefinition>| d.is_none());
+    tokio::time::timeout(PATIENCE, gone).await.expect("it goes in time").unwrap();
+    assert!(matches!(gizmos.list(&ListParams::default()).await, Err(kube::Error::Api(s)) if s.code == 404));
+    server.api.stop().await;
+}
+
+#[tokio::test]
+async fn a_watch_from_a_version_before_the_start_is_told_to_list_again() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    maps.create(&PostParams::default(), &object(json!({"metadata": {"name": "k"}}))).await.unwrap();
+    server.api.stop().await;
+    let server = api_support::start_in(server.dir).await;
+    let maps: Api<ConfigMap> = Api::namespaced(server.client.clone(), "default");
+    let mut events = maps.watch(&kube::api::WatchParams::default(), "1").await.unwrap().boxed();
+    let first = tokio::time::timeout(PATIENCE, events.try_next()).await.expect("an event in time");
+    let Ok(Some(kube::api::WatchEvent::Error(status))) = first else { panic!("not an error event: {first:?}") };
+    assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+    server.api.stop().await;
+}

@@ -30,6 +30,12 @@ pub fn decode(resource: &Resource, mut body: Value) -> Result<Decoded, ApiError>
             })?;
             let mut unknown = Vec::new();
             dropped(&body, &object, "", &mut unknown);
+            let mut object = object;
+            if resource.group == "apiextensions.k8s.io" {
+                whole_numbers(&mut object);
+            } else {
+                drop_empty(&mut object, "");
+            }
             Ok(Decoded { object, unknown })
         }
         Shape::Custom(version) => {
@@ -100,6 +106,42 @@ fn check_metadata(resource: &Resource, body: &mut Value) -> Result<(), ApiError>
     Ok(())
 }
 
+/// Maps that are left out when they are empty.
+const FREE_MAPS: [&str; 7] = ["labels", "annotations", "data", "binaryData", "nodeSelector", "limits", "requests"];
+
+/// Leaves out empty lists, and empty maps whose keys are the user's, as a real server does.
+fn drop_empty(value: &mut Value, field: &str) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, child| {
+                drop_empty(child, key);
+                let free = FREE_MAPS.contains(&key.as_str());
+                !child.as_array().is_some_and(Vec::is_empty)
+                    && !(free && child.as_object().is_some_and(serde_json::Map::is_empty))
+            });
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| drop_empty(item, field)),
+        _ => {}
+    }
+}
+
+/// Schemas say `maximum: 10`, which the type reads as 10.0.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|n| number.is_f64() && n.fract() == 0.0 && n.abs() < 9.0e15);
+            if let Some(text) = whole.map(|n| format!("{n:.0}"))
+                && let Ok(integer) = text.parse::<i64>()
+            {
+                *value = json!(integer);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The paths of fields that are in `before` and were lost on the way to `after`. Nulls are no fields.
 fn dropped(before: &Value, after: &Value, path: &str, out: &mut Vec<String>) {
     match (before, after) {
@@ -134,14 +176,11 @@ pub fn unknown_fields(
         FieldValidation::Warn => Ok(messages),
         FieldValidation::Strict => {
             let message = format!("strict decoding error: {}", messages.join(", "));
-            Err(ApiError::bad_request(match resource.custom() {
-                None => format!(
-                    "{kind} in version {:?} cannot be handled as a {kind}: {message}",
-                    resource.version,
-                    kind = resource.kind
-                ),
-                Some(_) => message,
-            }))
+            Err(ApiError::bad_request(format!(
+                "{kind} in version {:?} cannot be handled as a {kind}: {message}",
+                resource.version,
+                kind = resource.kind
+            )))
         }
     }
 }

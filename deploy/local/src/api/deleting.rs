@@ -95,16 +95,22 @@ fn check_preconditions(resource: &Resource, object: &Value, options: &DeleteOpti
         let why = format!(
             "the UID in the precondition ({wanted}) does not match the UID in record ({found}). The object might have been deleted and then recreated"
         );
-        return Err(ApiError::conflict(resource, name(object), &why));
+        return Err(precondition(resource, name(object), &why));
     }
     let found = super::object::resource_version(object);
     if let Some(wanted) = options.version.as_deref().filter(|wanted| *wanted != found) {
         let why = format!(
             "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({found}). The object might have been modified"
         );
-        return Err(ApiError::conflict(resource, name(object), &why));
+        return Err(precondition(resource, name(object), &why));
     }
     Ok(())
+}
+
+/// As a real server words it: with the kind in place of the resource.
+fn precondition(resource: &Resource, object_name: &str, why: &str) -> ApiError {
+    let kind = Resource { plural: resource.kind.clone(), ..resource.clone() };
+    ApiError::conflict(&kind, object_name, why)
 }
 
 fn refuse_protected(resource: &Resource, object_name: &str) -> Result<(), ApiError> {

@@ -33,7 +33,8 @@ impl PatchKind {
                 415,
                 "UnsupportedMediaType",
                 format!("the body of the request was in an unknown format - accepted media types include: {known}"),
-            )),
+            )
+            .with_details(json!({}))),
         }
     }
 }

@@ -104,6 +104,8 @@ impl Resource {
     pub fn verbs(&self) -> &'static [&'static str] {
         if matches!(self.shape, Shape::Review) {
             &["create"]
+        } else if self.custom().is_some() {
+            &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
         } else if self.is("", "namespaces") {
             &["create", "delete", "get", "list", "patch", "update", "watch"]
         } else {

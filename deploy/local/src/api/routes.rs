@@ -182,6 +182,9 @@ async fn resource(server: &Arc<Server>, request: &Request, mut target: Target) -
         }
     }
     if matches!(target.resource.shape, Shape::Review) {
+        if target.name.is_some() {
+            return Err(ApiError::no_such_resource());
+        }
         if request.method != Method::POST {
             return Err(ApiError::method_not_allowed());
         }
@@ -213,7 +216,11 @@ async fn resource(server: &Arc<Server>, request: &Request, mut target: Target) -
         Method::PUT if named => replace(server, request, &target, accepted).await?,
         Method::PATCH if named => patch(server, request, &target, accepted).await?,
         Method::DELETE if named && target.subresource.is_none() => delete(server, request, &target, accepted).await?,
-        Method::DELETE if !named && target.resource.verbs().contains(&"deletecollection") => {
+        Method::DELETE
+            if !named
+                && target.resource.verbs().contains(&"deletecollection")
+                && target.resource.namespaced == target.namespace.is_some() =>
+        {
             delete_collection(server, request, &target).await?
         }
         _ => return Err(ApiError::method_not_allowed()),

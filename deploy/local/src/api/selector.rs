@@ -13,6 +13,8 @@ enum Requirement {
     NotIn(String, Vec<String>),
     Exists(String),
     Absent(String),
+    /// The value is a number beyond another one: greater when true, less when false.
+    Beyond(String, bool, i64),
 }
 
 /// A label selector: every requirement must hold. The empty one selects everything.
@@ -66,6 +68,10 @@ impl LabelSelector {
             Requirement::NotIn(key, values) => label(key).is_none_or(|v| values.iter().all(|w| w != v)),
             Requirement::Exists(key) => label(key).is_some(),
             Requirement::Absent(key) => label(key).is_none(),
+            Requirement::Beyond(key, greater, bound) => {
+                let number = label(key).and_then(|v| v.parse::<i64>().ok());
+                number.is_some_and(|n| if *greater { n > *bound } else { n < *bound })
+            }
         })
     }
 
@@ -102,6 +108,9 @@ fn parse_requirement(piece: &str) -> Option<Requirement> {
     }
     if let Some((k, v)) = piece.split_once("==").or_else(|| piece.split_once('=')) {
         return Some(Requirement::In(key(k)?, vec![value(v)?]));
+    }
+    if let Some((k, v)) = piece.split_once(['<', '>']) {
+        return Some(Requirement::Beyond(key(k)?, piece.contains('>'), v.trim().parse().ok()?));
     }
     if let Some((head, list)) = piece.strip_suffix(')').and_then(|p| p.split_once('(')) {
         let (k, operator) = head.trim().rsplit_once(char::is_whitespace)?;
@@ -177,6 +186,7 @@ mod tests {
     fn every_requirement_must_hold() {
         assert!(selects("app=web,tier!=db,env in (a, b),zone notin (x),app,!gone", json!({"app": "web", "env": "b"})));
         assert!(!selects("app=web", json!({"app": "other"})));
+        assert!(selects("n>4,n<6", json!({"n": "5"})) && !selects("n>5", json!({"n": "5"})));
         assert!(!selects("!app", json!({"app": ""})));
         assert!(selects("", json!({})));
     }

@@ -180,7 +180,10 @@ impl ApiError {
         };
         let causes: Vec<Value> =
             errors.iter().map(|e| json!({"reason": e.reason, "message": e.message, "field": e.field})).collect();
-        let mut details = json!({"name": name, "kind": resource.kind, "causes": causes});
+        let mut details = json!({"kind": resource.kind, "causes": causes});
+        if !name.is_empty() {
+            details["name"] = json!(name);
+        }
         if !resource.group.is_empty() {
             details["group"] = json!(resource.group);
         }

@@ -109,6 +109,7 @@ fn merge_list<'a>(target: &mut Vec<Value>, patch: &'a [Value], path: &mut Vec<&'
         *target = patch.to_vec();
         return Ok(());
     };
+    let before = target.clone();
     for item in patch {
         let identity =
             item.get(key).ok_or_else(|| format!("map: {item} does not contain declared merge key: {key}"))?;
@@ -127,7 +128,23 @@ fn merge_list<'a>(target: &mut Vec<Value>, patch: &'a [Value], path: &mut Vec<&'
             }
         }
     }
+    interleave(target, patch, &before, key);
     Ok(())
+}
+
+/// Puts the items of the patch, in its order, among those it doesn't name: before the first one that isn't known to come earlier.
+fn interleave(list: &mut Vec<Value>, patch: &[Value], before: &[Value], key: &str) {
+    let same = |a: &Value, b: &Value| a.get(key) == b.get(key);
+    let place = |items: &[Value], wanted: &Value| items.iter().position(|item| same(item, wanted));
+    let (mut named, rest): (Vec<Value>, Vec<Value>) =
+        std::mem::take(list).into_iter().partition(|i| place(patch, i).is_some());
+    named.sort_by_key(|item| place(patch, item));
+    let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
+    while let (Some(theirs), Some(mine)) = (named.peek(), rest.peek()) {
+        let mine_first = matches!((place(before, mine), place(before, theirs)), (Some(m), Some(t)) if m < t);
+        list.extend(if mine_first { rest.next() } else { named.next() });
+    }
+    list.extend(named.chain(rest));
 }
 
 fn patch_key(path: &[&str], patch: &[Value]) -> Option<&'static str> {
@@ -173,7 +190,7 @@ mod tests {
     fn containers_are_merged_by_name() {
         let object = pod(json!([{"name": "a", "image": "1", "env": [{"name": "X", "value": "1"}]}, {"name": "b"}]));
         let patch = pod(json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}]}]));
-        let expected = json!([{"name": "a", "image": "2", "env": [{"name": "X", "value": "1"}, {"name": "Y", "value": "2"}]}, {"name": "b"}]);
+        let expected = json!([{"name": "a", "image": "2", "env": [{"name": "Y", "value": "2"}, {"name": "X", "value": "1"}]}, {"name": "b"}]);
         assert_eq!(merged(object, patch), pod(expected));
     }
 
@@ -191,7 +208,7 @@ mod tests {
         let patch = json!({"spec": {"args": [3], "x": null, "ports": [{"port": 81}]}});
         assert_eq!(
             merged(object, patch),
-            json!({"spec": {"args": [3], "ports": [{"port": 80, "name": "a"}, {"port": 81}]}})
+            json!({"spec": {"args": [3], "ports": [{"port": 81}, {"port": 80, "name": "a"}]}})
         );
     }
 

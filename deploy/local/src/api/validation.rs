@@ -69,10 +69,22 @@ fn metadata_errors(resource: &Resource, object: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid("metadata.annotations", &json!(key), problem));
         }
     }
-    for (i, owner) in items(object, &["metadata", "ownerReferences"]).iter().enumerate() {
+    for (i, finalizer) in finalizers(object).enumerate() {
+        let standard = ["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer);
+        if !standard && (!finalizer.contains('/') || label_key_problem(finalizer).is_some()) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(format!("metadata.finalizers[{i}]"), &json!(finalizer), detail));
+        }
+    }
+    let owners = items(object, &["metadata", "ownerReferences"]);
+    if owners.iter().filter(|owner| owner["controller"] == true).count() > 1 {
+        let detail = "Only one reference can have Controller set to true";
+        errors.push(FieldError::invalid("metadata.ownerReferences", &object["metadata"]["ownerReferences"], detail));
+    }
+    for owner in owners {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(owner, &[field]).is_empty() {
-                let field = format!("metadata.ownerReferences[{i}].{field}");
+                let field = format!("metadata.ownerReferences.{field}");
                 errors.push(FieldError::invalid(field, &json!(""), "must not be empty"));
             }
         }
@@ -98,6 +110,7 @@ fn kind_errors(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => workload::workload(object),
         ("batch", "jobs") if old.is_none() => workload::job(object),
         ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object),
+        ("coordination.k8s.io", "leases") => lease(object),
         ("apiextensions.k8s.io", _) => definition(object),
         ("admissionregistration.k8s.io", _) => webhooks(object),
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => role_binding(object),
@@ -291,6 +304,23 @@ fn webhooks(object: &Value) -> Vec<FieldError> {
             let detail = "this API server evaluates no CEL expressions: use rules and selectors";
             errors.push(FieldError::forbidden(field("matchConditions"), detail));
         }
+    }
+    errors
+}
+
+fn lease(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let spec = &object["spec"];
+    if spec["leaseDurationSeconds"].as_i64().is_some_and(|n| n <= 0) {
+        errors.push(FieldError::invalid(
+            "spec.leaseDurationSeconds",
+            &spec["leaseDurationSeconds"],
+            "must be greater than 0",
+        ));
+    }
+    if spec["leaseTransitions"].as_i64().is_some_and(|n| n < 0) {
+        let detail = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid("spec.leaseTransitions", &spec["leaseTransitions"], detail));
     }
     errors
 }

@@ -14,7 +14,7 @@ use super::resource::{Resource, Shape};
 use super::server::{Server, present};
 use super::status::{ApiError, FieldError};
 use super::users::User;
-use super::{defaults, names, namespaces, ownership, services, validation};
+use super::{crd, defaults, names, namespaces, ownership, services, validation};
 
 /// How often a patch is tried again when the object changes under it.
 const ATTEMPTS: usize = 16;
@@ -176,8 +176,12 @@ impl Writing<'_> {
             let updated = self
                 .update(part, Way::Apply, |live| {
                     let mut next = merged(live)?;
-                    if !version.is_empty() {
-                        metadata(&mut next).insert("resourceVersion".into(), json!(version));
+                    for (key, value) in
+                        [("resourceVersion", version), ("uid", text(&configuration, &["metadata", "uid"]))]
+                    {
+                        if !value.is_empty() {
+                            metadata(&mut next).insert(key.into(), json!(value));
+                        }
                     }
                     Ok(next)
                 })
@@ -245,7 +249,16 @@ impl Writing<'_> {
         candidate: Value,
     ) -> Result<Option<Value>, ApiError> {
         let resource = self.target.resource.clone();
-        let mut object = self.read(candidate)?;
+        let mut object = match (way, self.read(candidate)) {
+            (_, Ok(object)) => object,
+            // What the patch made is no object of this kind.
+            (Way::Patch, Err(error)) if error.code == 400 && !error.message.contains("strict decoding") => {
+                let cause = json!([{"reason": "FieldValueInvalid", "field": "patch", "message": error.message}]);
+                let refused = ApiError::new(422, "Invalid", format!(" \"\" is invalid: patch: {}", error.message));
+                return Err(refused.with_details(json!({"causes": cause})));
+            }
+            (_, Err(error)) => return Err(error),
+        };
         check_place(self.target, &mut object)?;
         let claimed = metadata(&mut object).get("managedFields").cloned();
         self.keep_system_fields(part, old, &mut object);
@@ -330,7 +343,7 @@ impl Writing<'_> {
         let object_name = name(old);
         let uid = text(candidate, &["metadata", "uid"]);
         if !uid.is_empty() && uid != text(old, &["metadata", "uid"]) {
-            if way == Way::Patch {
+            if way != Way::Replace {
                 let error = FieldError::invalid("metadata.uid", &json!(uid), "field is immutable");
                 return Err(ApiError::invalid(resource, object_name, &[error]));
             }
@@ -458,7 +471,8 @@ fn prepare_new(resource: &Resource, object: &mut Value) {
             ("", "namespaces") => Some(json!({"phase": "Active"})),
             ("", "persistentvolumeclaims") => Some(json!({"phase": "Pending"})),
             ("", "services") => Some(json!({"loadBalancer": {}})),
-            _ if resource.custom().is_none() && resource.group != "apiextensions.k8s.io" => Some(json!({})),
+            ("apiextensions.k8s.io", _) => Some(crd::definition::first_status(object)),
+            _ if resource.custom().is_none() => Some(json!({})),
             _ => None,
         };
         super::object::put(as_map(object), "status", status);

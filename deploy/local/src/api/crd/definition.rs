@@ -71,6 +71,16 @@ fn versions(definition: &Value) -> impl Iterator<Item = Resource> {
     })
 }
 
+/// The status of a definition that has just been made.
+pub fn first_status(definition: &Value) -> Value {
+    json!({"acceptedNames": {"kind": "", "plural": ""}, "conditions": [], "storedVersions": stored_versions(definition)})
+}
+
+fn stored_versions(definition: &Value) -> Vec<Value> {
+    let versions = items(definition, &["spec", "versions"]).iter();
+    versions.filter(|v| v["storage"] == true).map(|v| v["name"].clone()).collect()
+}
+
 /// Acts on a change of a definition.
 pub async fn follow(server: &Arc<Server>, change: &Change) {
     let definition = &change.object.value;
@@ -92,11 +102,7 @@ fn accept(server: &Server, key: &Key) {
     while let Some(found) = server.database.get(&storage, key) {
         let mut next = found.value.clone();
         let names = next["spec"]["names"].clone();
-        let stored: Vec<Value> = items(&next, &["spec", "versions"])
-            .iter()
-            .filter(|v| v["storage"] == true)
-            .map(|v| v["name"].clone())
-            .collect();
+        let stored = stored_versions(&next);
         let status = map(&mut next, "status");
         status.insert("acceptedNames".into(), names);
         let versions = status.entry("storedVersions").or_insert_with(|| json!([]));

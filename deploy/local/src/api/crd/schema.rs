@@ -58,7 +58,7 @@ fn prune_value(schema: &Value, value: &mut Value, path: &str, root: bool, droppe
     }
 }
 
-/// Fills in defaults, and drops nulls where the schema has a default and doesn't allow null.
+/// Fills in defaults.
 pub fn default(schema: &Value, value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -96,14 +96,12 @@ pub fn default(schema: &Value, value: &mut Value) {
     }
 }
 
-/// Drops nulls of fields that may not be null: JSON's way of leaving a field out.
+/// Drops nulls of fields that may not be null: they count as left out.
 pub fn drop_nulls(schema: &Value, value: &mut Value) {
     let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
     let Value::Object(_) = value else { return };
     let map = as_map(value);
-    map.retain(|key, child| {
-        !(child.is_null() && properties.get(key).is_some_and(|s| !flag(s, "nullable") && s.get("default").is_some()))
-    });
+    map.retain(|key, child| !(child.is_null() && properties.get(key).is_some_and(|s| !flag(s, "nullable"))));
     for (key, child) in map.iter_mut() {
         if let Some(child_schema) = properties.get(key) {
             drop_nulls(child_schema, child);
@@ -111,7 +109,7 @@ pub fn drop_nulls(schema: &Value, value: &mut Value) {
     }
 }
 
-/// What is wrong with an object, as field errors. `previous` is its state before, for transition-free checks it may be `None`.
+/// What is wrong with an object, as field errors.
 pub fn validate(schema: &Value, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let skip = ["apiVersion", "kind", "metadata"];

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use crate::api::names::{label_problem, subdomain_problem};
+use crate::api::names::{label_key_problem, label_problem, label_value_problem, subdomain_problem};
 use crate::api::object::{items, text};
 use crate::api::status::FieldError;
 
@@ -35,7 +35,49 @@ pub fn service(object: &Value) -> Vec<FieldError> {
         errors.push(FieldError::unsupported("spec.sessionAffinity", &spec["sessionAffinity"], &affinities));
     }
     errors.extend(port_errors(ports));
+    for (key, value) in spec["selector"].as_object().into_iter().flatten() {
+        if let Some(problem) = label_key_problem(key) {
+            errors.push(FieldError::invalid("spec.selector", &json!(key), problem));
+        }
+        if let Some(problem) = label_value_problem(value.as_str().unwrap_or_default()) {
+            errors.push(FieldError::invalid("spec.selector", value, problem));
+        }
+    }
+    if text(spec, &["ipFamilyPolicy"]) == "RequireDualStack" {
+        let detail = "this cluster is not configured for dual-stack services";
+        errors.push(FieldError::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], detail));
+    }
+    let distributions = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    let distribution = text(spec, &["trafficDistribution"]);
+    if !distribution.is_empty() && !distributions.contains(&distribution) {
+        errors.push(FieldError::unsupported("spec.trafficDistribution", &spec["trafficDistribution"], &distributions));
+    }
+    if kind != "LoadBalancer" && !items(object, &["status", "loadBalancer", "ingress"]).is_empty() {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden("status.loadBalancer.ingress", detail));
+    }
     errors
+}
+
+/// The problems of a port's name (RFC 6335).
+fn port_name_problems(name: &str) -> Vec<&'static str> {
+    let mut problems = Vec::new();
+    if name.len() > 15 {
+        problems.push("must be no more than 15 characters");
+    }
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens");
+    }
+    if !name.bytes().any(|b| b.is_ascii_lowercase()) {
+        problems.push("must contain at least one letter (a-z)");
+    }
+    if name.contains("--") {
+        problems.push("must not contain consecutive hyphens");
+    }
+    if name.starts_with('-') || name.ends_with('-') {
+        problems.push("must not begin or end with a hyphen");
+    }
+    problems
 }
 
 fn port_errors(ports: &[Value]) -> Vec<FieldError> {
@@ -60,6 +102,9 @@ fn port_errors(ports: &[Value]) -> Vec<FieldError> {
         }
         if port["targetPort"].as_i64().is_some_and(|p| !(1..=65535).contains(&p)) {
             errors.push(FieldError::invalid(field("targetPort"), &port["targetPort"], range));
+        }
+        for problem in port["targetPort"].as_str().map(port_name_problems).unwrap_or_default() {
+            errors.push(FieldError::invalid(field("targetPort"), &port["targetPort"], problem));
         }
         let protocols = ["SCTP", "TCP", "UDP"];
         let protocol = text(port, &["protocol"]);
