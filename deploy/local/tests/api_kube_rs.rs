@@ -278,21 +278,17 @@ async fn an_apply_merges_by_field_ownership() {
 
 #[tokio::test]
 async fn a_token_says_which_pod_it_belongs_to_until_the_pod_is_gone() {
-    use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenReview};
+    use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview};
     let server = api_support::start().await;
     let pods: Api<Pod> = Api::namespaced(server.client.clone(), "default");
     let pod = object(json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}));
     let pod = pods.create(&PostParams::default(), &pod).await.unwrap();
     let accounts: Api<ServiceAccount> = Api::namespaced(server.client.clone(), "default");
-    let mut request: TokenRequest = object(json!({"spec": {"audiences": ["fsm"], "expirationSeconds": 3600}}));
-    request.spec.bound_object_ref = Some(BoundObjectReference {
-        kind: Some("Pod".into()),
-        api_version: Some("v1".into()),
-        name: Some("p".into()),
-        uid: pod.metadata.uid.clone(),
-    });
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod.metadata.uid});
+    let spec = json!({"audiences": ["fsm"], "expirationSeconds": 3600, "boundObjectRef": bound});
+    let request: TokenRequest = object(json!({"spec": spec}));
     let made = accounts.create_token_request("default", &PostParams::default(), &request).await.unwrap();
-    let token = made.status.unwrap().token;
+    let token = made.status.unwrap().token.unwrap();
 
     let reviews: Api<TokenReview> = Api::all(server.client.clone());
     let review = async |token: &str, audience: &str| {

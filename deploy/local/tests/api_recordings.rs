@@ -8,10 +8,12 @@ mod api_support;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 use kube::client::Body;
+use regex::Regex;
 use serde_json::{Value, json};
 
 fn directory() -> PathBuf {
@@ -83,14 +85,16 @@ fn comparable(value: &Value) -> Value {
     }
 }
 
+static UUID: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").expect("a pattern"));
+static NUMBER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b\d{2,}\b").expect("a pattern"));
+static AGE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\d+s$").expect("a pattern"));
+
 fn alike(text: &str) -> String {
-    let uuid = regex::Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").expect("a pattern");
-    let age = regex::Regex::new(r"^\d+s$").expect("a pattern");
-    if age.is_match(text) {
+    if AGE.is_match(text) {
         return "AGE".into();
     }
-    let number = regex::Regex::new(r"\b\d{2,}\b").expect("a pattern");
-    number.replace_all(&uuid.replace_all(text, "UID"), "N").into_owned()
+    NUMBER.replace_all(&UUID.replace_all(text, "UID"), "N").into_owned()
 }
 
 /// What a recorded server gave names to, and what this one calls it.

@@ -34,7 +34,7 @@ pub fn decode(resource: &Resource, mut body: Value) -> Result<Decoded, ApiError>
             if resource.group == "apiextensions.k8s.io" {
                 whole_numbers(&mut object);
             } else {
-                drop_empty(&mut object, "");
+                drop_empty(&mut object);
             }
             Ok(Decoded { object, unknown })
         }
@@ -110,17 +110,18 @@ fn check_metadata(resource: &Resource, body: &mut Value) -> Result<(), ApiError>
 const FREE_MAPS: [&str; 7] = ["labels", "annotations", "data", "binaryData", "nodeSelector", "limits", "requests"];
 
 /// Leaves out empty lists, and empty maps whose keys are the user's, as a real server does.
-fn drop_empty(value: &mut Value, field: &str) {
+fn drop_empty(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.retain(|key, child| {
-                drop_empty(child, key);
+                drop_empty(child);
                 let free = FREE_MAPS.contains(&key.as_str());
-                !child.as_array().is_some_and(Vec::is_empty)
-                    && !(free && child.as_object().is_some_and(serde_json::Map::is_empty))
+                let no_items = child.as_array().is_some_and(Vec::is_empty);
+                let no_keys = child.as_object().is_some_and(serde_json::Map::is_empty);
+                !(no_items || (free && no_keys))
             });
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| drop_empty(item, field)),
+        Value::Array(items) => items.iter_mut().for_each(drop_empty),
         _ => {}
     }
 }

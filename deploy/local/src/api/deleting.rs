@@ -9,7 +9,8 @@ use super::options::{DeleteOptions, Propagation};
 use super::resource::Resource;
 use super::server::present;
 use super::status::{ApiError, deleted};
-use super::writing::{Writing, has_generation, released};
+use super::system_fields::{has_generation, released};
+use super::writing::Writing;
 
 const ATTEMPTS: usize = 16;
 
@@ -146,9 +147,12 @@ fn next_step(resource: &Resource, mut object: Value, options: &DeleteOptions) ->
     let meta = metadata(&mut object);
     meta.insert("deletionTimestamp".into(), json!(timestamp(at)));
     meta.insert("deletionGracePeriodSeconds".into(), json!(grace));
-    if has_generation(resource) && !already {
+    if has_generation(resource) && !already && resource.group != "apiextensions.k8s.io" {
         let generation = meta.get("generation").and_then(Value::as_i64).unwrap_or(0) + 1;
         meta.insert("generation".into(), json!(generation));
+    }
+    if resource.group == "apiextensions.k8s.io" {
+        metadata(&mut object).remove("deletionGracePeriodSeconds");
     }
     if resource.is("", "namespaces") {
         super::object::map(&mut object, "status").insert("phase".into(), json!("Terminating"));

@@ -17,8 +17,9 @@ use super::options::{DeleteOptions, Propagation, WriteOptions};
 use super::path::Target;
 use super::resource::Storage;
 use super::server::Server;
+use super::system_fields::released;
 use super::users::User;
-use super::writing::{Writing, released};
+use super::writing::Writing;
 
 /// Runs until the server stops.
 pub async fn run(server: Arc<Server>, mut changes: mpsc::UnboundedReceiver<Arc<Change>>) {

@@ -3,10 +3,11 @@
 //! kubectl and kube-rs talk to it as to a real one: the built-in kinds that a mesh meets, custom resources, watches, patches,
 //! admission webhooks, ServiceAccount tokens. The state is in memory and in a journal beside it.
 //!
-//! A request goes one way: [`serve`] (connection, user) → [`routes`] (path, verb) → [`reading`], [`watching`] or [`writing`] →
+//! A request goes one way: [`serve`] (connection, user) → [`routes`] (path) → [`verbs`] (method) → [`reading`], [`watching`] or [`writing`] →
 //! [`database`]. What takes more than one write is done afterwards by [`housekeeping`].
 
 mod admission;
+mod applying;
 mod builtin;
 mod crd;
 mod database;
@@ -15,6 +16,7 @@ mod defaults;
 mod deleting;
 mod discovery;
 mod events;
+mod extras;
 mod housekeeping;
 mod journal;
 mod lists;
@@ -40,10 +42,12 @@ mod services;
 mod status;
 mod strategic;
 mod subresources;
+mod system_fields;
 mod table;
 mod tokens;
 mod users;
 mod validation;
+mod verbs;
 mod watching;
 mod writing;
 

@@ -56,7 +56,7 @@ pub fn parse(path: &str, registry: &Registry) -> Result<Route, ApiError> {
     let (namespace, rest) = match rest {
         // A namespace object, its subresources, or something within it.
         ["namespaces", namespace, plural, rest @ ..]
-            if group != "" || registry.get(group, version, plural).is_some_and(|r| r.namespaced) =>
+            if !group.is_empty() || registry.get(group, version, plural).is_some_and(|r| r.namespaced) =>
         {
             (Some((*namespace).to_owned()), [&[*plural], rest].concat())
         }

@@ -221,7 +221,7 @@ impl Registry {
         let mut versions: Vec<String> =
             self.resources.keys().filter(|(g, _, _)| g == group).map(|(_, version, _)| version.clone()).collect();
         versions.dedup();
-        versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
         versions.dedup();
         versions
     }
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn stable_versions_are_preferred() {
         let mut versions = ["v1alpha4", "v2", "v1beta1", "v1", "v1alpha2", "odd"];
-        versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
         assert_eq!(versions, ["v2", "v1", "v1beta1", "v1alpha4", "v1alpha2", "odd"]);
     }
 }

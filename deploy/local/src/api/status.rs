@@ -16,11 +16,9 @@ pub struct ApiError {
     pub reason: Cow<'static, str>,
     pub message: String,
     /// `details` of the `Status`, if any.
-    pub details: Option<Value>,
+    pub details: Option<Box<Value>>,
     /// Answered as plain text, as for paths no API serves.
     pub plain: bool,
-    /// `metadata.continue` of the answer, for an expired list that may go on.
-    pub continue_token: Option<String>,
     /// Warnings of webhooks, which are passed on with a refusal too.
     pub warnings: Vec<String>,
 }
@@ -96,15 +94,7 @@ fn shown(value: &Value) -> String {
 
 impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            reason: reason.into(),
-            message: message.into(),
-            details: None,
-            plain: false,
-            continue_token: None,
-            warnings: Vec::new(),
-        }
+        Self { code, reason: reason.into(), message: message.into(), details: None, plain: false, warnings: Vec::new() }
     }
 
     /// The answer for a path that no API serves: plain text.
@@ -192,7 +182,7 @@ impl ApiError {
 
     #[must_use]
     pub fn with_details(mut self, details: Value) -> Self {
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -201,18 +191,14 @@ impl ApiError {
         let mut status = Map::new();
         status.insert("kind".into(), json!("Status"));
         status.insert("apiVersion".into(), json!("v1"));
-        let mut metadata = Map::new();
-        if let Some(token) = &self.continue_token {
-            metadata.insert("continue".into(), json!(token));
-        }
-        status.insert("metadata".into(), Value::Object(metadata));
+        status.insert("metadata".into(), json!({}));
         status.insert("status".into(), json!("Failure"));
         status.insert("message".into(), json!(self.message));
         if !self.reason.is_empty() {
             status.insert("reason".into(), json!(self.reason));
         }
         if let Some(details) = &self.details {
-            status.insert("details".into(), details.clone());
+            status.insert("details".into(), Value::clone(details));
         }
         status.insert("code".into(), json!(self.code));
         Value::Object(status)

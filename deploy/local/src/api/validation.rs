@@ -16,7 +16,7 @@ mod workload;
 pub fn check(resource: &Resource, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let mut errors = metadata_errors(resource, object);
     if let Some(custom) = resource.custom() {
-        errors.extend(crd::schema::validate(&custom.schema, object));
+        errors.extend(crd::validate::validate(&custom.schema, object));
     } else {
         errors.extend(kind_errors(resource, object, old));
     }

@@ -2,22 +2,23 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::admission::{self, Operation};
 use super::database::{Expect, Key, Object};
 use super::decoding::{check_place, decode, to_storage, unknown_fields};
-use super::object::{as_map, finalizers, is_terminating, metadata, name, now, same_content, text};
+use super::object::{as_map, is_terminating, metadata, name, same_content, text};
 use super::options::WriteOptions;
 use super::path::Target;
 use super::resource::{Resource, Shape};
 use super::server::{Server, present};
 use super::status::{ApiError, FieldError};
+use super::system_fields::{advance_generation, finish_new, generate_name, prepare_new, released};
 use super::users::User;
-use super::{crd, defaults, names, namespaces, ownership, services, validation};
+use super::{defaults, namespaces, ownership, services, validation};
 
 /// How often a patch is tried again when the object changes under it.
-const ATTEMPTS: usize = 16;
+pub const ATTEMPTS: usize = 16;
 
 /// One writing request.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ impl Writing<'_> {
         Key::new(self.target.namespace.as_deref().unwrap_or_default(), name)
     }
 
-    fn resource(&self) -> &Resource {
+    pub fn resource(&self) -> &Resource {
         &self.target.resource
     }
 
@@ -78,6 +79,7 @@ impl Writing<'_> {
             return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created"));
         }
         self.check_namespace()?;
+        self.check_definition(name(&object))?;
         if way != Way::Apply {
             metadata(&mut object).remove("managedFields");
         }
@@ -153,90 +155,6 @@ impl Writing<'_> {
             }
         }
         Err(ApiError::modified(&resource, &object_name))
-    }
-
-    /// Server-side apply of a configuration. Gives 201 for a new object and 200 for one that was there.
-    pub async fn apply(&mut self, part: Part, configuration: Value) -> Result<(u16, Value), ApiError> {
-        let resource = self.target.resource.clone();
-        let configuration = self.read_configuration(part, configuration)?;
-        let (manager, force) = (self.options.manager.clone(), self.options.force);
-        let merged = |live: &Value| {
-            let merged = ownership::applied(&resource, live, &configuration, &manager, part.name(), force);
-            merged.map_err(|conflicts| ownership::Conflict::refusal(&conflicts))
-        };
-        for _ in 0..ATTEMPTS {
-            let missing = super::reading::find(self.server, self.target).is_err();
-            if missing && part == Part::Main {
-                match self.create(merged(&json!({}))?, Way::Apply).await {
-                    Err(error) if error.reason == "AlreadyExists" => continue,
-                    made => return made.map(|object| (201, object)),
-                }
-            }
-            let version = super::object::resource_version(&configuration);
-            let updated = self
-                .update(part, Way::Apply, |live| {
-                    let mut next = merged(live)?;
-                    for (key, value) in
-                        [("resourceVersion", version), ("uid", text(&configuration, &["metadata", "uid"]))]
-                    {
-                        if !value.is_empty() {
-                            metadata(&mut next).insert(key.into(), json!(value));
-                        }
-                    }
-                    Ok(next)
-                })
-                .await;
-            match updated {
-                // Deleted meanwhile.
-                Err(error) if error.code == 404 && part == Part::Main => {}
-                other => return other.map(|object| (200, object)),
-            }
-        }
-        Err(ApiError::modified(&resource, self.target.name.as_deref().unwrap_or_default()))
-    }
-
-    /// Checks an applied configuration, and reduces it to what this request may write.
-    fn read_configuration(&self, part: Part, mut configuration: Value) -> Result<Value, ApiError> {
-        let resource = self.resource();
-        let wanted = self.target.name.as_deref().unwrap_or_default();
-        let (version, kind) = (text(&configuration, &["apiVersion"]), text(&configuration, &["kind"]));
-        if version.is_empty() || kind.is_empty() {
-            return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={kind}")));
-        }
-        if name(&configuration).is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"
-            )));
-        }
-        if configuration["metadata"].get("managedFields").is_some_and(|m| !m.is_null()) {
-            return Err(ApiError::bad_request("metadata.managedFields must be nil"));
-        }
-        drop_nulls(&mut configuration);
-        check_place(self.target, &mut configuration)?;
-        let refuse = |what: &str| {
-            let place = format!(
-                "{}/{wanted}; {}, Kind={}",
-                self.target.namespace.as_deref().unwrap_or_default(),
-                resource.api_version(),
-                resource.kind
-            );
-            ApiError::new(500, "", format!("failed to create typed patch object ({place}): {what}"))
-        };
-        let decoded = decode(resource, configuration.clone());
-        let decoded =
-            decoded.map_err(|error| if resource.custom().is_some() { error } else { refuse(&error.message) })?;
-        if let [field, ..] = decoded.unknown.as_slice() {
-            return Err(refuse(&format!(".{field}: field not declared in schema")));
-        }
-        let map = as_map(&mut configuration);
-        if part == Part::Status {
-            map.retain(|key, _| matches!(key.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
-            let meta = metadata(&mut configuration);
-            meta.retain(|key, _| matches!(key.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
-        } else if has_status(resource) {
-            map.remove("status");
-        }
-        Ok(configuration)
     }
 
     /// One attempt; `None` when the object changed meanwhile.
@@ -337,6 +255,18 @@ impl Writing<'_> {
         }
     }
 
+    /// Nothing new comes into being through a definition that is going.
+    fn check_definition(&self, object_name: &str) -> Result<(), ApiError> {
+        let resource = self.resource();
+        let definition = super::crd::definition::waiting_for(self.server, &resource.storage);
+        if resource.custom().is_none() || definition.is_none() {
+            return Ok(());
+        }
+        let why = "create not allowed while custom resource definition is terminating";
+        let message = format!("{} {object_name:?} is forbidden: {why}", resource.qualified());
+        Err(ApiError::new(403, "Forbidden", message).with_details(super::status::about(resource, object_name)))
+    }
+
     /// Refuses a new state made from another version or another object. Gives whether a version was named.
     fn check_version(&self, candidate: &Value, old: &Value, way: Way) -> Result<bool, ApiError> {
         let resource = self.resource();
@@ -380,7 +310,7 @@ impl Writing<'_> {
                 }
             }
             *object = kept;
-        } else if has_status(resource) {
+        } else if resource.status {
             super::object::put(as_map(object), "status", old.get("status").cloned());
         }
         let kept = [
@@ -414,124 +344,10 @@ impl Writing<'_> {
     }
 }
 
-/// Whether nothing keeps a terminating object any longer.
-pub fn released(resource: &Resource, object: &Value) -> bool {
-    let held = resource.is("", "namespaces") && !super::object::items(object, &["spec", "finalizers"]).is_empty();
-    let graceful = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
-    finalizers(object).next().is_none() && !held && !graceful
-}
-
-/// Drops nulls, which in a configuration name no field.
-fn drop_nulls(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|_, child| !child.is_null());
-            map.values_mut().for_each(drop_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
-        _ => {}
-    }
-}
-
 fn already_exists(resource: &Resource, name: &str, existing: &Object) -> ApiError {
     if is_terminating(&existing.value) {
         let why = format!("object is being deleted: {} {name:?} already exists", resource.qualified());
         return ApiError { message: why, ..ApiError::already_exists(resource, name) };
     }
     ApiError::already_exists(resource, name)
-}
-
-/// Whether the main path must leave `status` alone.
-fn has_status(resource: &Resource) -> bool {
-    resource.status
-}
-
-/// Clears what the server decides, and the status of kinds that have one of their own.
-fn prepare_new(resource: &Resource, object: &mut Value) {
-    let meta = metadata(object);
-    for key in [
-        "uid",
-        "resourceVersion",
-        "generation",
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "creationTimestamp",
-    ] {
-        meta.remove(key);
-    }
-    if has_generation(resource) {
-        meta.insert("generation".into(), json!(1));
-    }
-    if resource.status {
-        let status = match (resource.group.as_str(), resource.plural.as_str()) {
-            // Nodes and volumes come with their status.
-            ("", "nodes" | "persistentvolumes") => object.get("status").cloned(),
-            ("", "pods") => Some(json!({"phase": "Pending"})),
-            ("", "namespaces") => Some(json!({"phase": "Active"})),
-            ("", "persistentvolumeclaims") => Some(json!({"phase": "Pending"})),
-            ("", "services") => Some(json!({"loadBalancer": {}})),
-            ("apiextensions.k8s.io", _) => Some(crd::definition::first_status(object)),
-            _ if resource.custom().is_none() => Some(json!({})),
-            _ => None,
-        };
-        super::object::put(as_map(object), "status", status);
-    }
-}
-
-/// What is decided after admission: it can't be changed by a webhook.
-fn finish_new(object: &mut Value) {
-    let meta = metadata(object);
-    meta.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
-    meta.insert("creationTimestamp".into(), json!(now()));
-    for key in ["labels", "annotations", "finalizers", "ownerReferences"] {
-        let empty = |v: &Value| v.as_object().is_some_and(Map::is_empty) || v.as_array().is_some_and(Vec::is_empty);
-        if meta.get(key).is_some_and(empty) {
-            meta.remove(key);
-        }
-    }
-}
-
-/// Makes a name from `generateName`, when there is no name.
-fn generate_name(object: &mut Value) {
-    let prefix = text(object, &["metadata", "generateName"]);
-    if name(object).is_empty() && !prefix.is_empty() {
-        // So that prefix and suffix together are a label.
-        let prefix: String = prefix.chars().take(58).collect();
-        let full = format!("{prefix}{}", names::random_suffix());
-        metadata(object).insert("name".into(), json!(full));
-    }
-}
-
-/// Whether objects of a resource count the changes of their spec.
-pub fn has_generation(resource: &Resource) -> bool {
-    if resource.custom().is_some() {
-        return true;
-    }
-    match resource.group.as_str() {
-        "" => matches!(resource.plural.as_str(), "pods" | "replicationcontrollers"),
-        "apps" => resource.plural != "controllerrevisions",
-        "batch" | "networking.k8s.io" | "policy" | "admissionregistration.k8s.io" | "apiextensions.k8s.io" => true,
-        _ => false,
-    }
-}
-
-fn advance_generation(resource: &Resource, part: Part, old: &Value, object: &mut Value) {
-    if !has_generation(resource) || part == Part::Status {
-        return;
-    }
-    let significant = |value: &Value| {
-        let mut map = value.as_object().cloned().unwrap_or_default();
-        for key in ["apiVersion", "kind", "metadata"] {
-            map.remove(key);
-        }
-        if resource.status {
-            map.remove("status");
-        }
-        map
-    };
-    if significant(old) != significant(object) {
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-        metadata(object).insert("generation".into(), json!(generation));
-    }
 }

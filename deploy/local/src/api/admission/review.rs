@@ -128,7 +128,7 @@ fn denial(hook: &Hook, status: &Value) -> ApiError {
     };
     let mut error = ApiError::new(code.unwrap_or(400), "", format!("admission webhook {:?} {why}", hook.name));
     error.reason = reason.to_owned().into();
-    error.details = status.get("details").filter(|d| !d.is_null()).cloned();
+    error.details = status.get("details").filter(|d| !d.is_null()).cloned().map(Box::new);
     error
 }
 

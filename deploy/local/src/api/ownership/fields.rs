@@ -124,7 +124,8 @@ pub fn is_item(item: &Value, element: &str) -> bool {
         let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
         return keys.iter().all(|(key, wanted)| key_of(item, key) == *wanted);
     }
-    element.strip_prefix("v:").is_some_and(|text| item.to_string() == text)
+    let value = element.strip_prefix("v:").and_then(|text| serde_json::from_str::<Value>(text).ok());
+    value.is_some_and(|value| *item == value)
 }
 
 /// The value of a key of a list item; a port without a protocol is a TCP port.
