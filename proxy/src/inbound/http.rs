@@ -14,7 +14,7 @@ use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
 use crate::stream::{Body, Until};
-use crate::upstream::{Peer, UpstreamError, forward_upgrade};
+use crate::upstream::{Failed, Peer, UpstreamError, forward_upgrade};
 
 /// Answers the requests of one other proxy.
 #[derive(Clone)]
@@ -83,7 +83,14 @@ impl Inbound {
                 *request.version_mut() = Version::HTTP_2;
             }
             let peer = Peer { application, identity: None };
-            upstream.request(peer, timeout, request).await.map_err(|failed| failed.error)
+            match upstream.request(peer, timeout, request).await {
+                // The application ended a connection before it began with this request.
+                Err(Failed { error: UpstreamError::Http2 { .. }, request: Some(again) }) => {
+                    self.context.metrics.retries.add(1);
+                    upstream.request(peer, timeout, *again).await.map_err(|failed| failed.error)
+                }
+                answered => answered.map_err(|failed| failed.error),
+            }
         };
         let mut response = answered.map_err(|error| Reply::failed(&error))?;
         timer.answered(response.status());

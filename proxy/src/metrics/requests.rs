@@ -15,6 +15,7 @@ pub struct RequestStats {
     /// Responses by the first digit of their status; 0: none.
     classes: [Counter; 6],
     open: AtomicI64,
+    retries: Counter,
     duration: Histogram,
 }
 
@@ -48,6 +49,11 @@ impl RequestStats {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Requests that were sent again, to another endpoint or on a new connection.
+    pub fn retries(&self) -> u64 {
+        self.retries.get()
+    }
+
     /// From a request's head to the end of its response.
     pub fn duration(&self) -> &Histogram {
         &self.duration
@@ -55,6 +61,11 @@ impl RequestStats {
 }
 
 impl RequestTimer {
+    /// The request is sent again.
+    pub fn retried(&self) {
+        self.stats.retries.add(1);
+    }
+
     /// The head of the response is there.
     pub fn answered(&mut self, status: StatusCode) {
         self.class = usize::from(status.as_u16() / 100).min(5);

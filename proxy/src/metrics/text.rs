@@ -161,6 +161,11 @@ impl Metrics {
         for ((service, backend), stats) in &outbound {
             page.sample(name, &[("sidecar_cluster_name", backend), ("service", service)], stats.total());
         }
+        let name = "sidecar_cluster_upstream_rq_retry";
+        page.family(name, "counter", "Requests to a backend service that were sent again.");
+        for ((service, backend), stats) in &outbound {
+            page.sample(name, &[("sidecar_cluster_name", backend), ("service", service)], stats.retries());
+        }
         let name = "sidecar_cluster_upstream_rq_xx";
         page.family(name, "counter", "Requests to a backend service, by the first digit of the status.");
         for ((service, backend), stats) in &outbound {

@@ -19,7 +19,7 @@ use crate::stream::{Body, Until};
 use crate::upstream::{Failed, InFlight, Peer, UpstreamError, forward_upgrade};
 
 /// How often a request is sent at most.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 4;
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
@@ -87,14 +87,16 @@ impl Outbound {
                 Ok(response) => return Ok(finish(response, timer, Some(in_flight))),
                 Err((error, again)) => {
                     tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
+                    // It is gone or going: others are preferred for a moment.
+                    self.context.balancer.failed(endpoint.address);
                     if matches!(error, UpstreamError::Dial(_)) {
-                        self.context.balancer.failed(endpoint.address);
                         unreachable.push(endpoint.address);
                     }
                     last = Some(Reply::failed(&error));
                     let Some(again) = again else { break };
                     leaving = *again;
                     self.context.metrics.retries.add(1);
+                    timer.retried();
                 }
             }
         }

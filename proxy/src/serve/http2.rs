@@ -81,7 +81,7 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     body.read_ahead().await;
     let ended = head_only || body.is_end_stream();
     match respond.send_response(Response::from_parts(parts, ()), ended) {
-        Ok(stream) if !ended => send_body(body, stream).await,
+        Ok(stream) if !ended => drop(send_body(body, stream, None).await),
         Ok(_) => {}
         Err(error) => tracing::debug!(%error, "a response could not be sent"),
     }

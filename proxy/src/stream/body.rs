@@ -1,6 +1,7 @@
 //! The body of every request and response that passes through.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -27,6 +28,7 @@ enum Source {
     Http1(Incoming),
     Http2 { stream: RecvStream, data_ended: bool },
     Broken(Option<BodyError>),
+    Again { beginning: VecDeque<Bytes>, rest: Box<Body> },
 }
 
 /// A body broke off.
@@ -47,6 +49,11 @@ impl Body {
     /// A short text of the proxy's own.
     pub fn text(text: impl Into<Bytes>) -> Self {
         Self::from(Source::Text(Some(text.into())))
+    }
+
+    /// A body whose `beginning` was taken from it.
+    pub fn again(beginning: Vec<Bytes>, rest: Self) -> Self {
+        Self::from(Source::Again { beginning: beginning.into(), rest: Box::new(rest) })
     }
 
     /// Drops `companion` when this body ends.
@@ -86,6 +93,10 @@ impl Body {
                 ready!(poll_http2(stream, data_ended, cx)).map(|frame| frame.map_err(BodyError::Http2))
             }
             Source::Broken(error) => error.take().map(Err),
+            Source::Again { beginning, rest } => match beginning.pop_front() {
+                Some(data) => Some(Ok(Frame::data(data))),
+                None => ready!(http_body::Body::poll_frame(Pin::new(&mut **rest), cx)),
+            },
         })
     }
 
@@ -136,6 +147,7 @@ impl http_body::Body for Body {
             Source::Http1(incoming) => incoming.is_end_stream(),
             Source::Http2 { stream, .. } => stream.is_end_stream(),
             Source::Broken(error) => error.is_none(),
+            Source::Again { beginning, rest } => beginning.is_empty() && rest.is_end_stream(),
         }
     }
 
@@ -146,7 +158,7 @@ impl http_body::Body for Body {
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Http2 { stream, .. } if stream.is_end_stream() => SizeHint::with_exact(0),
-            Source::Http2 { .. } | Source::Broken(_) => SizeHint::default(),
+            Source::Http2 { .. } | Source::Broken(_) | Source::Again { .. } => SizeHint::default(),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 mod body;
 mod idle;
+mod kept;
 mod send;
 mod splice;
 mod tunnel;
 
 pub use body::Body;
+pub use kept::Kept;
 pub use send::send_body;
 pub use splice::{Abort, Until, reset, splice};
 pub use tunnel::Tunnel;

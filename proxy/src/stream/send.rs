@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -9,18 +10,21 @@ use h2::{Reason, SendStream};
 use http_body::{Body as _, Frame};
 
 use super::body::{Body, BodyError};
+use super::kept::Kept;
 
-/// Sends `body` at the pace that the peer's windows allow. A body that breaks off resets the stream.
+/// Sends `body` at the pace that the peer's windows allow, and notes in `kept` what was sent. A body that breaks off
+/// resets the stream.
 ///
-/// Ends early, and drops the body, when the peer resets the stream: it wants no more of it.
-pub async fn send_body(mut body: Body, mut stream: SendStream<Bytes>) {
-    match send(&mut body, &mut stream).await {
+/// Ends early when the peer resets the stream, as it wants no more of it. Gives back what is left of the body.
+pub async fn send_body(mut body: Body, mut stream: SendStream<Bytes>, kept: Option<Arc<Kept>>) -> Body {
+    match send(&mut body, &mut stream, kept.as_deref()).await {
         Ok(()) | Err(Broken::Stream) => {}
         Err(Broken::Body(error)) => {
             tracing::debug!(%error, "a body was not sent to its end");
             stream.send_reset(error.reset_reason());
         }
     }
+    body
 }
 
 enum Broken {
@@ -34,10 +38,13 @@ impl From<h2::Error> for Broken {
     }
 }
 
-async fn send(body: &mut Body, stream: &mut SendStream<Bytes>) -> Result<(), Broken> {
+async fn send(body: &mut Body, stream: &mut SendStream<Bytes>, kept: Option<&Kept>) -> Result<(), Broken> {
     while let Some(frame) = next_frame(body, stream).await? {
         match frame.into_data() {
             Ok(data) => {
+                if let Some(kept) = kept {
+                    kept.add(&data);
+                }
                 let last = body.is_end_stream();
                 send_data(data, last, stream).await?;
                 if last {
@@ -46,6 +53,8 @@ async fn send(body: &mut Body, stream: &mut SendStream<Bytes>) -> Result<(), Bro
             }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
+                    // Requests with trailers are too rare to be kept.
+                    kept.inspect(|kept| kept.forget());
                     stream.send_trailers(trailers)?;
                     return Ok(());
                 }

@@ -8,18 +8,21 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fsm_proxy_config::SpiffeId;
+use futures::FutureExt as _;
+use h2::SendStream;
 use h2::client::SendRequest;
 use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::JoinHandle;
 
 use super::dial::{DialError, Dialer};
 use super::{Failed, UpstreamError, window};
 use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::Connections;
-use crate::stream::{Body, Tunnel, send_body};
+use crate::stream::{Body, Kept, Tunnel, send_body};
 
 /// A connection takes no new streams after this age, so that renewed certificates and trust come into use.
 const RETIRE_AFTER: Duration = Duration::from_secs(3600);
@@ -257,32 +260,37 @@ impl Channel {
         };
         let Self { shared, place } = self;
         let (mut parts, body) = request.into_parts();
+        // As it came, its version included: it may go elsewhere in that.
+        let again = parts.clone();
         headers::into_http2(&mut parts, &authority(peer));
         let without_body = body.is_end_stream();
-        let again = without_body.then(|| parts.clone());
         let sent = send.send_request(Request::from_parts(parts, ()), without_body);
         let (response, stream) = match sent {
             Ok(sent) => sent,
-            Err(error) => return Err(failed(error, again.map(|parts| Request::from_parts(parts, body)))),
+            Err(error) => return Err(failed(error, Some(Request::from_parts(again, body)))),
         };
-        // A retired connection closes once its last handle is gone; a stream that is open keeps it.
-        drop((send, shared));
-        if !without_body {
-            let mut sending = Box::pin(send_body(body, stream));
-            // Mostly the first turn sends all of it, together with the head.
-            if futures::poll!(&mut sending).is_pending() {
-                tokio::spawn(sending);
-            }
-        }
+        drop(send);
+        let sending = (!without_body).then(|| Sending::begin(body, stream));
         match response.await {
             Ok(response) => {
+                if let Some(sending) = sending {
+                    sending.answered();
+                }
                 let mut response = response.map(Body::from);
                 response.body_mut().attach(place);
                 Ok(response)
             }
             Err(error) => {
-                let again = again.filter(|parts| was_not_begun(&error) || headers::is_safe(&parts.method));
-                Err(failed(error, again.map(|parts| Request::from_parts(parts, Body::empty()))))
+                let not_begun = was_not_begun(&error);
+                if not_begun && error.is_go_away() {
+                    shared.closed.store(true, Ordering::Release);
+                }
+                let body = match sending {
+                    None if not_begun || headers::is_safe(&again.method) => Some(Body::empty()),
+                    Some(sending) if not_begun => sending.again().await,
+                    _ => None,
+                };
+                Err(failed(error, body.map(|body| Request::from_parts(again, body))))
             }
         }
     }
@@ -300,6 +308,45 @@ impl Channel {
             return Err(UpstreamError::Tunnel { peer, status, reason: reason.unwrap_or_default().to_owned() });
         }
         Ok(Tunnel::new(stream, response.into_body()).with(place))
+    }
+}
+
+/// The body of a request on its way.
+struct Sending {
+    kept: Arc<Kept>,
+    state: SendingState,
+}
+
+enum SendingState {
+    Ended(Body),
+    UnderWay(JoinHandle<Body>),
+}
+
+impl Sending {
+    /// Mostly the first turn sends all of it, together with the head.
+    fn begin(body: Body, stream: SendStream<Bytes>) -> Self {
+        let kept = Arc::new(Kept::default());
+        let mut sending = Box::pin(send_body(body, stream, Some(Arc::clone(&kept))));
+        let state = match sending.as_mut().now_or_never() {
+            Some(rest) => SendingState::Ended(rest),
+            None => SendingState::UnderWay(tokio::spawn(sending)),
+        };
+        Self { kept, state }
+    }
+
+    /// The response has begun: the rest of the body is sent without being kept.
+    fn answered(self) {
+        self.kept.forget();
+    }
+
+    /// The whole body, for another peer, if what was sent of it was kept.
+    async fn again(self) -> Option<Body> {
+        let rest = match self.state {
+            SendingState::Ended(rest) => rest,
+            // The stream has ended, and with it the sending.
+            SendingState::UnderWay(task) => task.await.ok()?,
+        };
+        Some(Body::again(self.kept.take()?, rest))
     }
 }
 

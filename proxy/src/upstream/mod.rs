@@ -90,6 +90,10 @@ impl Upstream {
         timeout: Duration,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Failed> {
+        if peer.identity.is_none() {
+            // Left by an attempt at an endpoint of the mesh.
+            headers::strip_internal(request.headers_mut());
+        }
         if peer.identity.is_none() && request.version() != http::Version::HTTP_2 {
             return self.http1.request(&self.dialer, peer.application, timeout, request).await;
         }

@@ -55,7 +55,7 @@ async fn many_requests_share_one_connection_on_each_leg() {
     assert!(page.lines().any(|line| line == series), "{page}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_body_with_a_length_arrives_whole() {
     let app = app::http1(|request| async move {
         let length = request.headers()["content-length"].clone();
@@ -98,7 +98,7 @@ async fn chunks_pass_both_ways_while_the_other_side_is_still_sending() {
     assert!(rest.ends_with(b"three"), "{rest:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_stays_http2_and_grpc_trailers_arrive() {
     let app = app::grpc_echo().await;
     let pair = Mesh::new().pair(app.address, Protocol::Grpc);
@@ -219,7 +219,7 @@ async fn a_client_that_connects_ahead_of_its_first_request_is_served_as_http() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_clients_give_up_do_not_end_the_shared_connection() {
     let app = app::http1(|request| async move {
         if request.uri() == "/books" {

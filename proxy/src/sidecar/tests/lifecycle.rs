@@ -58,7 +58,7 @@ async fn an_application_that_is_down_is_a_503_of_its_sidecar() {
     assert_eq!(pair.server.handle.metrics().summary().refused["inbound upstream_unreachable"], 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_closes_after_each_response_costs_no_request() {
     let app = app::listen(|stream| async move {
         let service = hyper::service::service_fn(|_| async {
@@ -79,7 +79,7 @@ async fn an_application_that_closes_after_each_response_costs_no_request() {
     assert_eq!(app.connections(), 50);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_comes_back_is_dialled_again() {
     let app = app::http1(describe).await;
     let mesh = Mesh::new();
@@ -93,7 +93,7 @@ async fn a_server_that_comes_back_is_dialled_again() {
     assert_eq!(fetch(pair.client.outbound(), "/").await.status, 200);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_while_one_of_two_servers_ends() {
     let app = app::http1(describe).await;
     let mesh = Mesh::new();
@@ -213,4 +213,46 @@ async fn the_metrics_page_is_served() {
     ] {
         assert!(page.text.lines().any(|one| one == line), "no line {line} in\n{}", page.text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_requests_at_once_than_a_connection_takes_get_another_connection() {
+    const CROWD: u32 = 300;
+    let (arrived, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let app = {
+        let (arrived, gate) = (Arc::clone(&arrived), Arc::clone(&gate));
+        app::http1(move |_| {
+            let (arrived, gate) = (Arc::clone(&arrived), Arc::clone(&gate));
+            async move {
+                arrived.add_permits(1);
+                gate.acquire().await.unwrap().forget();
+                Response::new(app::text("crowd"))
+            }
+        })
+        .await
+    };
+    let pair = Mesh::new().pair(app.address, Protocol::Http);
+    let outbound = pair.client.outbound();
+    let crowd: Vec<_> = (0..CROWD).map(|_| tokio::spawn(fetch(outbound, "/"))).collect();
+    // All of them are at the application at the same time.
+    let all = tokio::time::timeout(Duration::from_secs(20), arrived.acquire_many(CROWD)).await;
+    let seen = || (pair.client.handle.metrics().summary(), pair.server.handle.metrics().summary());
+    all.unwrap_or_else(|_| panic!("{} of {CROWD} arrived; {:#?}", arrived.available_permits(), seen()))
+        .unwrap()
+        .forget();
+    assert_eq!(pair.client.handle.metrics().summary().connections.mtls, 2);
+    gate.add_permits(CROWD as usize);
+    for one in crowd {
+        assert_eq!(one.await.unwrap().text, "crowd");
+    }
+    assert!(
+        pair.client
+            .metrics()
+            .contains("direction=\"outbound\",service=\"shop/store\",backend=\"shop/store\",class=\"2xx\"} 300")
+    );
+    assert!(
+        pair.client.metrics().contains(
+            "fsm_proxy_requests_open{direction=\"outbound\",service=\"shop/store\",backend=\"shop/store\"} 0"
+        )
+    );
 }

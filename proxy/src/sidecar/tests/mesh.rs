@@ -37,7 +37,7 @@ impl Resources {
             mesh_name: "fsm".into(),
             trust_domain: "cluster.local".into(),
             permissive: true,
-            connect_timeout_ms: 1000,
+            connect_timeout_ms: 10_000,
             ..Default::default()
         };
         let ports = ports.iter().map(|(port, protocol)| proto::InboundPort {
@@ -133,14 +133,15 @@ impl Mesh {
     pub fn pod_with(&self, spiffe: &str, ip: IpAddr, resources: &Resources, change: impl FnOnce(&mut Config)) -> Pod {
         let sources = Sources::default();
         sources.tls.set(self.ca.issue(spiffe, Duration::from_secs(3600))).unwrap();
-        let any = |ip| vec![SocketAddr::new(ip, 0)];
+        // Not left to the kernel: it could choose the port of an application, and a proxy's own ports are refused.
+        let on = |port| vec![SocketAddr::new(ip, port)];
         let mut config = Config {
             addresses: Addresses {
-                outbound: any(ip),
-                capture: any(ip),
-                mesh: vec![SocketAddr::new(ip, super::super::MESH_PORT)],
-                metrics: any(ip),
-                probes: any(ip),
+                outbound: on(15001),
+                capture: on(15003),
+                mesh: on(super::super::MESH_PORT),
+                metrics: on(15010),
+                probes: on(15901),
             },
             limits: Limits { sniff_timeout: Duration::from_millis(50), ..Limits::default() },
             original_dst: OriginalDst::Fixed(VIP),

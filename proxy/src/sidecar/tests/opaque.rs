@@ -10,7 +10,7 @@ use super::app;
 use super::mesh::{Mesh, Resources, pod_ip};
 use crate::stream::reset;
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_direction_ends_by_itself() {
     let app = app::listen(|mut stream| async move {
         let mut all = String::new();
@@ -76,7 +76,7 @@ async fn a_reset_is_seen_as_a_reset_at_the_other_end() {
     assert_eq!(seen.recv().await.unwrap(), Err(ErrorKind::ConnectionReset));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_reader_does_not_hold_up_others() {
     let app = app::listen(|mut stream| async move {
         let mut asked = [0];
