@@ -221,6 +221,21 @@ async fn kubectl_waits_for_namespaces_and_sees_who_it_is() {
         assert!(kubectl.ok("version", "").contains("Server Version: v1.36.2"));
         assert!(kubectl.ok("api-resources", "").contains("endpointslices"));
         assert!(kubectl.ok("get --raw /healthz", "") == "ok");
+
+        // These are sent as protobuf.
+        assert_eq!(kubectl.ok("create namespace made", ""), "namespace/made created\n");
+        kubectl.ok("create deployment web --image=example.com/web:1 --replicas=2 --port=80 -n made", "");
+        assert_eq!(kubectl.ok("get deploy web -n made -o jsonpath={.spec.replicas}", ""), "2");
+        kubectl.ok("create configmap made --from-literal=a=b", "");
+        assert_eq!(kubectl.ok("get cm made -o jsonpath={.data.a}", ""), "b");
+        kubectl.ok("create secret generic made --from-literal=a=b", "");
+        assert_eq!(kubectl.ok("get secret made -o jsonpath={.data.a}", ""), "Yg==");
+        kubectl.ok("create service clusterip made --tcp=80:8080", "");
+        assert_eq!(kubectl.ok("get svc made -o jsonpath={.spec.ports[0].targetPort}", ""), "8080");
+        kubectl.ok("create serviceaccount made", "");
+        assert_eq!(kubectl.ok("create token made", "").split('.').count(), 3);
+        assert_eq!(kubectl.ok("auth can-i create pods", ""), "yes\n");
+        assert!(kubectl.ok("auth whoami", "").contains("kubernetes-admin"));
     })
     .await
     .expect("kubectl behaves");

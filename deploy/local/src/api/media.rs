@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::protobuf;
 use super::status::ApiError;
 
 /// The form in which an answer is given.
@@ -54,17 +55,16 @@ pub fn accepted(header: Option<&str>) -> Result<Accepted, ApiError> {
     Err(ApiError::new(406, "NotAcceptable", ACCEPTED))
 }
 
-/// Reads a request body as JSON or YAML. Without a content type it is JSON.
+/// Reads a request body as JSON, YAML, or the protobuf that kubectl sends. Without a content type it is JSON.
 pub fn read_body(content_type: Option<&str>, body: &[u8]) -> Result<Value, ApiError> {
     let media = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match media {
         "" | "application/json" => read_json(body),
         "application/yaml" => read_yaml(body),
-        "application/vnd.kubernetes.protobuf" => Err(ApiError::new(
-            415,
-            "UnsupportedMediaType",
-            "this API server reads JSON and YAML, not protobuf: use `kubectl apply -f` or `kubectl create -f` with a manifest (`kubectl create … --dry-run=client -o yaml` writes one)",
-        )),
+        "application/vnd.kubernetes.protobuf" => protobuf::read(body).map_err(|error| {
+            let remedy = "send JSON or YAML: `kubectl apply -f` and `kubectl create -f` do";
+            ApiError::new(415, "UnsupportedMediaType", format!("{error}; {remedy}"))
+        }),
         other => Err(ApiError::new(
             415,
             "UnsupportedMediaType",

@@ -30,6 +30,7 @@ mod ownership;
 mod patching;
 mod path;
 mod pki;
+mod protobuf;
 mod query;
 mod reading;
 mod resource;
