@@ -241,3 +241,30 @@ async fn kubectl_waits_for_namespaces_and_sees_who_it_is() {
     .expect("kubectl behaves");
     server.api.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_definitions_of_the_mesh_are_served_and_checked() {
+    if !have_kubectl() {
+        return;
+    }
+    let server = api_support::start().await;
+    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    let path = server.dir.path().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let kubectl = Kubectl { dir: &path };
+        let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
+        kubectl.ok(&format!("apply -f {definitions}"), "");
+        kubectl.ok("wait --for=condition=Established crd --all --timeout=10s", "");
+        assert!(kubectl.ok(&format!("apply -f {definitions}"), "").lines().all(|line| line.ends_with(" unchanged")));
+        let split = "---\n{apiVersion: split.smi-spec.io/v1alpha4, kind: TrafficSplit, metadata: {name: s}, spec: {service: web, backends: [{service: web-1, weight: 1}]}}";
+        assert_eq!(kubectl.ok("apply -f -", split), "trafficsplit.split.smi-spec.io/s created\n");
+        let refused = kubectl.run("apply -f -", &split.replace("weight: 1", "weight: x"));
+        assert!(refused.err.contains("spec.backends[0].weight"), "{}", refused.err);
+        let typo = kubectl.run("apply -f -", &split.replace("service: web,", "servce: web,"));
+        assert!(typo.err.contains("servce"), "{}", typo.err);
+        assert!(kubectl.ok("get trafficsplits -A", "").contains("s"));
+    })
+    .await
+    .expect("kubectl behaves");
+    server.api.stop().await;
+}
