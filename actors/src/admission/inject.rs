@@ -34,9 +34,11 @@ impl InjectionWebhook {
         if request.kind.kind != "Pod" || request.operation != "CREATE" {
             return AdmissionResponse::Allowed { warnings: Vec::new() };
         }
-        let injection = self.injection_knowing(&request.namespace).await;
         let uuid = uuid::Uuid::new_v4().to_string();
-        let verdict = decide_injection(&injection, &request.namespace, &request.object, &uuid);
+        let verdict = match self.injection_knowing(&request.namespace).await {
+            Some(injection) => decide_injection(&injection, &request.namespace, &request.object, &uuid),
+            None => Verdict::Refuse { message: not_yet_known(&request.namespace) },
+        };
         if let Verdict::Refuse { message } = &verdict {
             tracing::warn!(namespace = request.namespace, pod = request.object_name(), message, "refused a pod");
         }
@@ -55,15 +57,21 @@ impl InjectionWebhook {
         }
     }
 
-    /// The state, as soon as it knows that the namespace is a member of the mesh; else as it is when patience ends.
-    async fn injection_knowing(&self, namespace: &str) -> Injection {
+    /// The state, as soon as it knows that the namespace is a member of the mesh; none if it never learns that.
+    ///
+    /// The webhook's namespace selector has seen the label already: to let the pod pass without a proxy because the watch
+    /// lags behind would open the mesh whenever the controller is slow.
+    async fn injection_knowing(&self, namespace: &str) -> Option<Injection> {
         let mut injection = self.injection.clone();
         let known = timeout(PATIENCE, injection.wait_for(|injection| injection.monitors(namespace))).await;
-        match known {
-            Ok(Ok(injection)) => injection.clone(),
-            Ok(Err(_)) | Err(_) => self.injection.borrow().clone(),
-        }
+        Some(known.ok()?.ok()?.clone())
     }
+}
+
+fn not_yet_known(namespace: &str) -> String {
+    format!(
+        "the controller has not seen yet that namespace {namespace} belongs to the mesh; create the pod again in a moment"
+    )
 }
 
 fn fact(request: &AdmissionRequest, verdict: &Verdict, uuid: String) -> PodAdmitted {

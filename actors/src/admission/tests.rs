@@ -176,6 +176,19 @@ async fn without_an_annotation_a_pod_passes_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_pod_is_refused_while_the_controller_has_not_seen_its_namespace_join() {
+    let mut injector = Injector::new(&json!({}));
+    // No more news will come, so there is nothing to wait for.
+    injector._state = watch::channel(member(&json!({}))).0;
+    let mut review = recorded("pod-create-by-kubectl-run");
+    review["request"]["namespace"] = json!("joined-a-moment-ago");
+    let answer = injector.webhook.answer(&request(&review)).await;
+    let AdmissionResponse::Denied { message, .. } = answer else { panic!("let through without a proxy") };
+    assert!(message.contains("joined-a-moment-ago"), "{message}");
+    assert_eq!(injector.admitted().await[0].outcome, "refused");
+}
+
+#[tokio::test]
 async fn what_is_no_question_is_a_bad_request() {
     let service = WebhookService::new(VALIDATE_PATH, ValidationWebhook::new(Arc::new(Metrics::default())));
     assert_eq!(service.post(b"{").await.status(), 400);
