@@ -293,6 +293,13 @@ proptest! {
                 prop_assert!(!update.update.changed.is_empty() || !update.update.removed.is_empty());
                 followed.entry(update.proxy).or_default().apply(&update.update);
             }
+            // Who left, or left and came back, begins anew: its stream was closed.
+            for proxy in batched.publisher.take_left() {
+                match batched.config_of(&proxy) {
+                    Some(config) => followed.insert(proxy, config),
+                    None => followed.remove(&proxy),
+                };
+            }
             followed.retain(|proxy, _| batched.config_of(proxy).is_some());
         }
         prop_assert_eq!(one_by_one.digests(), batched.digests());
