@@ -30,7 +30,7 @@ async fn a_pod_runs_with_its_environment_volumes_and_names() {
         json!([{"name": "settings", "configMap": {"name": "settings"}}, {"name": "shared", "emptyDir": {}}]);
     let main = &mut pod["spec"]["containers"][0];
     main["args"] = json!(["sh", "$(MODE)er"]);
-    main["workingDir"] = json!("/work/here");
+    main["workingDir"] = json!("/srv/here");
     main["env"] = json!([
         {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "mode"}}},
         {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}},
@@ -47,7 +47,7 @@ async fn a_pod_runs_with_its_environment_volumes_and_names() {
             "fast s3cret env env faster",
             "from a map",
             "env",
-            "/work/here",
+            "/srv/here",
             "written",
             "1",
             "default",
