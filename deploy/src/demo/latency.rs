@@ -52,6 +52,11 @@ impl Propagation {
 
     /// Takes the next record.
     pub fn apply(&mut self, record: &Record) {
+        let fact = Fact::parse(&record.entry);
+        if matches!(fact, Ok(Fact::ControllerStarted(_))) {
+            // Streams end with the controller that held them; no record says so when it was killed.
+            self.following.clear();
+        }
         let updates = self.core.apply(std::slice::from_ref(record));
         let not_yet: BTreeSet<ObjectName> =
             updates.into_iter().map(|update| update.proxy).filter(|proxy| self.following.contains(proxy)).collect();
@@ -59,7 +64,7 @@ impl Propagation {
             let (key, since, concerned) = (record.entry.key.clone(), record.time, not_yet.len());
             self.waiting.insert(record.seq, Waiting { key, since, concerned, not_yet });
         }
-        match Fact::parse(&record.entry) {
+        match fact {
             Ok(Fact::Ack(ack)) => {
                 self.settle(&ack.proxy, ack.seq, Some(record.time));
                 self.following.insert(ack.proxy);
