@@ -16,7 +16,10 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Api, Client};
 use tokio::net::TcpStream;
 
-use crate::api::{ApiConfig, ApiError, ApiServer, ClientError, Dialer, LogOptions, NodeBackend, StartError, listen};
+use crate::api::{
+    ApiConfig, ApiError, ApiServer, ClientError, Dialer, LogOptions, NodeBackend, Session, SessionError,
+    SessionRequest, StartError, listen,
+};
 use crate::event::Recorder;
 use crate::home::{Home, HomeError, Running};
 use crate::informer::Informer;
@@ -128,7 +131,7 @@ impl LocalCluster {
                 return Err(error);
             }
         };
-        api.set_node(Arc::new(NodeLogs(Arc::clone(&agent))));
+        api.set_node(Arc::new(Node(Arc::clone(&agent))));
         Ok(Self { api: Some(api), agent, net, client, kubeconfig, tasks, home })
     }
 
@@ -250,10 +253,10 @@ impl Dialer for NodeDialer {
     }
 }
 
-/// How the API server reads containers' logs.
-struct NodeLogs(Arc<Agent>);
+/// What the API server asks of the node agent.
+struct Node(Arc<Agent>);
 
-impl NodeBackend for NodeLogs {
+impl NodeBackend for Node {
     fn logs(
         &self,
         namespace: &str,
@@ -270,5 +273,21 @@ impl NodeBackend for NodeLogs {
         };
         let answer = self.0.logs(namespace, pod, options.container.as_deref(), want);
         Box::pin(std::future::ready(answer.map_err(|error| ApiError::bad_request(error.to_string()))))
+    }
+
+    fn session(
+        &self,
+        _namespace: &str,
+        _pod: &str,
+        _request: SessionRequest,
+        _session: Session,
+    ) -> BoxFuture<'static, Result<(), SessionError>> {
+        let why = "commands in containers are not offered by this one-machine cluster: use `kubectl logs`, or enter the pod's namespaces with nsenter";
+        Box::pin(std::future::ready(Err(SessionError::Refused(why.into()))))
+    }
+
+    fn dial(&self, namespace: &str, pod: &str, port: u16) -> BoxFuture<'_, Result<TcpStream, String>> {
+        let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+        Box::pin(async move { self.0.dial_pod(&namespace, &pod, port).await.map_err(|error| error.to_string()) })
     }
 }

@@ -39,6 +39,7 @@ mod routes;
 mod selector;
 mod serve;
 mod server;
+mod session;
 mod services;
 mod status;
 mod strategic;
@@ -67,6 +68,7 @@ use tokio_util::task::TaskTracker;
 pub use journal::JournalError;
 pub use pki::PkiError;
 pub use server::{Dialer, HostDialer, LogOptions, NodeBackend};
+pub use session::{Output, Purpose, Session, SessionError, SessionRequest, TerminalSize};
 pub use status::ApiError;
 
 use pki::{Authority, Pair};

@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::database::{Database, Key, Object};
 use super::pki::Authority;
 use super::resource::{Registry, Resource};
+use super::session::{Session, SessionError, SessionRequest};
 use super::status::ApiError;
 use super::tokens::TokenKey;
 
@@ -59,6 +60,18 @@ pub trait NodeBackend: Send + Sync + 'static {
         pod: &str,
         options: LogOptions,
     ) -> BoxFuture<'_, Result<BoxStream<'static, Bytes>, ApiError>>;
+
+    /// Runs a command in a container, or joins its process, until it ends. The pod exists and has the container.
+    fn session(
+        &self,
+        namespace: &str,
+        pod: &str,
+        request: SessionRequest,
+        session: Session,
+    ) -> BoxFuture<'static, Result<(), SessionError>>;
+
+    /// Connects to a port of a pod as from inside it: to `127.0.0.1`. The error is told to the client.
+    fn dial(&self, namespace: &str, pod: &str, port: u16) -> BoxFuture<'_, Result<TcpStream, String>>;
 }
 
 /// Everything a request may need.
