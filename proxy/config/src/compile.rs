@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::decide::RefusalKind;
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Settings, Workload};
 use crate::parse::{self, At, Slice};
@@ -152,9 +153,15 @@ impl Parsed {
     ) -> Split {
         let mut taking = Vec::new();
         let mut left_out = Vec::new();
+        let (mut told, mut untold) = (false, false);
         for backend in &split.backends {
             let service = backend.service.as_str();
-            let left = match (self.services.get(service), pools.get(&(service, port))) {
+            let known = self.services.get(service);
+            if backend.weight > 0 {
+                told |= known.is_some();
+                untold |= known.is_none();
+            }
+            let left = match (known, pools.get(&(service, port))) {
                 _ if backend.weight == 0 => "has weight 0".to_owned(),
                 (None, _) => "is no service that this workload is told of".to_owned(),
                 (Some(known), _) if known.port(port).is_none() => format!("has no port {port}"),
@@ -171,6 +178,8 @@ impl Parsed {
             groups: split.route_groups.iter().map(|group| self.group(group)).collect(),
             pools: pool::weigh(taking),
             left_out,
+            // As if it had asked for the backends themselves.
+            without_pools: if untold && !told { RefusalKind::UnknownDestination } else { RefusalKind::NoBackend },
         }
     }
 
@@ -224,18 +233,17 @@ fn by_endpoint(services: &[CompiledService]) -> HashMap<SocketAddr, Vec<Endpoint
     table
 }
 
-/// A host that several services claim (the bare name, in several namespaces) belongs to the one in the namespace of
-/// the workload.
+/// A bare name means a service only to workloads of its own namespace, as in cluster DNS: the search list
+/// that a pod's resolver is given names no other namespace.
 fn by_host(services: &[CompiledService], namespace: &str) -> HashMap<String, usize> {
     let near = |compiled: &CompiledService| {
         compiled.service.name.split_once('/').is_some_and(|(of_service, _)| of_service == namespace)
     };
     let mut table = HashMap::new();
-    for wanted in [true, false] {
-        for (index, compiled) in services.iter().enumerate().filter(|(_, one)| near(one) == wanted) {
-            for host in &compiled.service.hosts {
-                table.entry(host.clone()).or_insert(index);
-            }
+    for (index, compiled) in services.iter().enumerate() {
+        let near = near(compiled);
+        for host in compiled.service.hosts.iter().filter(|host| near || host.contains('.')) {
+            table.insert(host.clone(), index);
         }
     }
     table

@@ -1,6 +1,6 @@
 //! One TrafficSplit, compiled for one port of its service.
 
-use crate::decide::RequestHead;
+use crate::decide::{RefusalKind, RequestHead};
 use crate::pool::WeightedPool;
 use crate::route::GroupRef;
 use crate::trace::Trace;
@@ -16,6 +16,8 @@ pub(crate) struct Split {
     pub pools: Vec<WeightedPool>,
     /// A sentence for each backend that can't.
     pub left_out: Vec<String>,
+    /// What a request meets when there are no pools.
+    pub without_pools: RefusalKind,
 }
 
 impl Split {

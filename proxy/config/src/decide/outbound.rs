@@ -142,7 +142,7 @@ fn split_forward<'s>(
     if split.pools.is_empty() {
         let why = if split.left_out.is_empty() { "it has no backends".to_owned() } else { split.left_out.join("; ") };
         return Err(Refusal::new(
-            RefusalKind::NoBackend,
+            split.without_pools,
             format!("no backend of TrafficSplit {} can take traffic: {why}", split.name),
         ));
     }

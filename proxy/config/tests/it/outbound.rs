@@ -127,6 +127,11 @@ fn a_bare_host_name_means_the_service_in_the_own_namespace() {
         .endpoints("bookstore/db", 5432, &["10.244.0.61"]);
     expect(&mesh, "192.0.2.1:5432", "GET db/", "forwarded to bookstore/db:5432");
     expect(&mesh, "192.0.2.1:5432", "GET db.another/", "forwarded to another/db:5432");
+    // The name of a service elsewhere is no name here, though nobody else has it.
+    let elsewhere =
+        Mesh::new().service("another/cache", "10.96.0.70", 6379).endpoints("another/cache", 6379, &["10.244.0.71"]);
+    expect(&elsewhere, "192.0.2.1:6379", "GET cache/", "refused with 403 (unknown_destination)");
+    expect(&elsewhere, "192.0.2.1:6379", "GET cache.another/", "forwarded to another/cache:6379");
 }
 
 #[test]

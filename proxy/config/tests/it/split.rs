@@ -76,6 +76,22 @@ fn a_split_whose_weights_are_all_0_takes_no_traffic() {
 }
 
 #[test]
+fn a_split_over_services_that_the_workload_is_not_told_of_refuses_as_they_would() {
+    let backends = [("bookstore/hidden", 100), (V1, 0)];
+    let mesh = Mesh::bookstore().split("bookstore/split", APEX, &backends, &[]);
+    expect(
+        &mesh,
+        "GET bookstore/",
+        "refused with 403 (unknown_destination): no backend of TrafficSplit bookstore/split can take traffic: \
+         backend bookstore/hidden is no service that this workload is told of; backend bookstore/bookstore-v1 has weight 0",
+    );
+    // A backend that it is told of may come back: that is for 503.
+    let mesh =
+        mesh.split("bookstore/split", APEX, &[("bookstore/hidden", 50), (V1, 50)], &[]).endpoints(V1, 14001, &[]);
+    expect(&mesh, "GET bookstore/", "refused with 503 (no_backend)");
+}
+
+#[test]
 fn a_backend_that_cannot_take_traffic_leaves_its_share_to_the_others() {
     let backends = [(V1, 50), ("bookstore/none", 50)];
     let mesh = Mesh::bookstore().split("bookstore/split", APEX, &backends, &[]);
