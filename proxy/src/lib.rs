@@ -15,7 +15,6 @@ pub mod cli;
 mod context;
 pub mod control;
 mod drain;
-mod headers;
 mod inbound;
 mod limits;
 pub mod metrics;
@@ -29,6 +28,8 @@ pub mod telemetry;
 mod throttle;
 pub mod tls;
 mod upstream;
+
+use fsm_proxy_config::head as headers;
 
 pub use context::Snapshots;
 pub use limits::Limits;

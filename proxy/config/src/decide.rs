@@ -37,6 +37,7 @@ mod refusal;
 
 use std::net::SocketAddr;
 
+use crate::head;
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Service, ServicePort};
 use crate::pool::{Pool, WeightedPool};
@@ -63,6 +64,18 @@ pub struct RequestHead<'a> {
     /// Path and query, as sent.
     pub path: &'a str,
     pub headers: &'a http::HeaderMap,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The head of a request as it came, or as the application will see it.
+    pub fn of(parts: &'a http::request::Parts) -> Self {
+        Self {
+            method: parts.method.as_str(),
+            authority: head::authority_of(parts),
+            path: head::path_of(parts),
+            headers: &parts.headers,
+        }
+    }
 }
 
 /// What to do. Borrows from the snapshot only, so it outlives the request's head.

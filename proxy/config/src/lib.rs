@@ -9,7 +9,10 @@ pub mod cache;
 mod compile;
 pub mod decide;
 pub mod discovery;
+mod first;
+pub mod head;
 pub mod identity;
+pub mod journey;
 mod json;
 pub mod model;
 mod parse;
@@ -26,7 +29,9 @@ pub mod wire;
 pub use decide::{
     Allow, Backend, Connection, Decision, Forward, Passthrough, Refusal, RefusalKind, RequestHead, decide, explain,
 };
+pub use first::FirstBytes;
 pub use identity::SpiffeId;
+pub use journey::{Asked, Journey, Verdict};
 pub use model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};
 pub use parse::check;
 pub use resource::{InvalidResource, Kind, Resource, ResourceName};

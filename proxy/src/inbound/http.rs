@@ -55,11 +55,8 @@ impl Inbound {
         let (mut parts, body) = request.into_parts();
         let port = self.port(&parts.headers)?;
         let http2 = self.port.is_none() && speaks_http2(&snapshot, port, &parts.headers);
-        let upgrade = headers::upgrade_of(&parts).is_some();
-        headers::strip_but_upgrade(&mut parts.headers, upgrade);
-        headers::strip_internal(&mut parts.headers);
         // The head as the application will see it, Host included, is the head that is judged.
-        headers::into_http1(&mut parts);
+        let upgrade = headers::for_application(&mut parts);
         self.judge(&snapshot, port, &parts)?;
         let service = service(&snapshot, port);
         let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
@@ -111,14 +108,8 @@ impl Inbound {
     }
 
     fn judge(&self, snapshot: &Snapshot, port: u16, parts: &Parts) -> Result<(), Reply> {
-        let head = RequestHead {
-            method: parts.method.as_str(),
-            authority: headers::authority_of(parts),
-            path: headers::path_of(parts),
-            headers: &parts.headers,
-        };
         let connection = Connection::Inbound { port, peer: Some(self.caller.identity.clone()) };
-        match decide(snapshot, &connection, Some(&head)) {
+        match decide(snapshot, &connection, Some(&RequestHead::of(parts))) {
             Decision::Refuse(refusal) => Err(Reply::refused(&refusal)),
             _ => Ok(()),
         }

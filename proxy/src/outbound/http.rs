@@ -48,9 +48,7 @@ impl Outbound {
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
         let (mut parts, body) = request.into_parts();
         let decision = self.decide(&snapshot, &parts);
-        let upgrade = headers::upgrade_of(&parts).is_some();
-        headers::strip_but_upgrade(&mut parts.headers, upgrade);
-        headers::strip_internal(&mut parts.headers);
+        let upgrade = headers::hand_on(&mut parts);
         let mut request = Request::from_parts(parts, body);
         let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
         let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
@@ -63,13 +61,7 @@ impl Outbound {
     }
 
     fn decide<'s>(&self, snapshot: &'s Snapshot, parts: &Parts) -> Decision<'s> {
-        let head = RequestHead {
-            method: parts.method.as_str(),
-            authority: headers::authority_of(parts),
-            path: headers::path_of(parts),
-            headers: &parts.headers,
-        };
-        decide(snapshot, &Connection::Outbound { destination: self.destination }, Some(&head))
+        decide(snapshot, &Connection::Outbound { destination: self.destination }, Some(&RequestHead::of(parts)))
     }
 
     async fn to_service(&self, mut leaving: Leaving<'_>, forward: Forward<'_>) -> Result<Response<Body>, Reply> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fsm_proxy_config::{Connection, Decision, Snapshot, decide};
+use fsm_proxy_config::FirstBytes;
 use tokio::net::TcpStream;
 
 use crate::accept::{Accepted, OriginalDst, Rewind, Sniffed, sniff};
@@ -34,10 +34,10 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
         }
     };
     let (first, idle) = match &*context.snapshots.load() {
-        Some(snapshot) => (First::of(snapshot, destination), snapshot.settings().idle_timeout),
-        None => (First::Undeclared, None),
+        Some(snapshot) => (FirstBytes::of(snapshot, destination), snapshot.settings().idle_timeout),
+        None => (FirstBytes::Undeclared, None),
     };
-    let (sniffed, head) = match first.wait(context.limits.sniff_timeout) {
+    let (sniffed, head) = match wait(first, context.limits.sniff_timeout) {
         None => (Sniffed::Opaque, Bytes::new()),
         Some(timeout) => match sniff(&mut stream, timeout).await {
             Ok((Sniffed::Opaque, head)) if head.is_empty() => match silent(&context, &mut stream, destination).await {
@@ -91,37 +91,11 @@ async fn silent(context: &Context, stream: &mut TcpStream, destination: SocketAd
     }
 }
 
-/// What is known of a connection before its first byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum First {
-    /// Bytes are passed on without waiting for any.
-    Opaque,
-    /// The client speaks first, and most likely HTTP.
-    Http,
-    /// The first bytes tell, if they come.
-    Undeclared,
-}
-
-impl First {
-    fn of(snapshot: &Snapshot, destination: SocketAddr) -> Self {
-        match decide(snapshot, &Connection::Outbound { destination }, None) {
-            Decision::Passthrough(_) => Self::Opaque,
-            Decision::Forward(forward) if forward.port.protocol.is_opaque() => Self::Opaque,
-            Decision::Forward(forward) if forward.port.protocol.is_http() => Self::Http,
-            _ => match snapshot.outbound_protocol(destination) {
-                protocol if protocol.is_http() => Self::Http,
-                protocol if protocol.is_opaque() => Self::Opaque,
-                _ => Self::Undeclared,
-            },
-        }
-    }
-
-    /// Whether to look at the first bytes, and how long to wait for them.
-    fn wait(self, undeclared: Duration) -> Option<Option<Duration>> {
-        match self {
-            Self::Opaque => None,
-            Self::Http => Some(None),
-            Self::Undeclared => Some(Some(undeclared)),
-        }
+/// Whether to look at the first bytes, and how long to wait for them.
+fn wait(first: FirstBytes, undeclared: Duration) -> Option<Option<Duration>> {
+    match first {
+        FirstBytes::Opaque => None,
+        FirstBytes::Http => Some(None),
+        FirstBytes::Undeclared => Some(Some(undeclared)),
     }
 }

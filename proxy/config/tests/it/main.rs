@@ -5,6 +5,7 @@ mod cache;
 mod compile;
 mod explanation;
 mod inbound;
+mod journey;
 mod mesh;
 mod outbound;
 mod properties;

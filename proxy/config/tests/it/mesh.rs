@@ -24,21 +24,7 @@ impl Mesh {
     pub fn new() -> Self {
         let mut mesh = Self { set: ConfigSet::default() };
         mesh.put("trust", Resource::TrustBundle(TrustBundle { pem: "-----BEGIN CERTIFICATE-----".to_owned() }));
-        mesh.put(
-            "workload",
-            Resource::Workload(Workload {
-                namespace: "bookstore".to_owned(),
-                pod: "bookstore-v1-0".to_owned(),
-                service_account: "bookstore".to_owned(),
-                ports: vec![InboundPort {
-                    port: 14001,
-                    protocol: Protocol::Http.into(),
-                    services: vec!["bookstore/bookstore".to_owned()],
-                }],
-                ..Workload::default()
-            }),
-        );
-        mesh.settings(|_| ())
+        mesh.workload("bookstore", "bookstore").settings(|_| ())
     }
 
     /// The bookstore: an apex service without endpoints of its own, and two versions with one pod each.
@@ -49,6 +35,23 @@ impl Mesh {
             .service("bookstore/bookstore-v2", "10.96.0.12", 14001)
             .endpoints("bookstore/bookstore-v1", 14001, &["10.244.0.11"])
             .endpoints("bookstore/bookstore-v2", 14001, &["10.244.0.12"])
+    }
+
+    /// The pod whose proxy is told all this.
+    pub fn workload(mut self, namespace: &str, service_account: &str) -> Self {
+        let workload = Workload {
+            namespace: namespace.to_owned(),
+            pod: format!("{service_account}-v1-0"),
+            service_account: service_account.to_owned(),
+            ports: vec![InboundPort {
+                port: 14001,
+                protocol: Protocol::Http.into(),
+                services: vec!["bookstore/bookstore".to_owned()],
+            }],
+            ..Workload::default()
+        };
+        self.put("workload", Resource::Workload(workload));
+        self
     }
 
     pub fn put(&mut self, name: &str, resource: Resource) {

@@ -11,7 +11,7 @@
 
 use std::net::SocketAddr;
 
-use fsm_proxy_config::{Connection, Decision, RequestHead, Snapshot, explain};
+use fsm_proxy_config::{Connection, RequestHead, Snapshot, explain};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
@@ -80,24 +80,7 @@ impl Question {
         let head =
             RequestHead { method: &self.method, authority: &self.host, path: &self.path, headers: &self.headers };
         let (decision, steps) = explain(snapshot, &self.connection, (!self.opaque).then_some(&head));
-        let mut answer = match &decision {
-            Decision::Forward(forward) => {
-                let backends = forward.backends().map(|(backend, weight)| {
-                    let endpoints: Vec<SocketAddr> = backend.endpoints.iter().map(|one| one.address).collect();
-                    json!({ "service": backend.service, "weight": weight, "endpoints": endpoints })
-                });
-                let backends: Vec<Value> = backends.collect();
-                json!({ "decision": "forward", "service": forward.service.name, "split": forward.split, "backends": backends })
-            }
-            Decision::Passthrough(_) => json!({ "decision": "passthrough" }),
-            Decision::Allow(allow) => json!({ "decision": "allow", "policy": allow.policy, "rule": allow.rule }),
-            Decision::Refuse(refusal) => json!({
-                "decision": "refuse",
-                "status": refusal.status().as_u16(),
-                "kind": refusal.kind.as_str(),
-                "reason": refusal.reason,
-            }),
-        };
+        let mut answer = decision.to_json();
         answer["seq"] = snapshot.seq().into();
         answer["steps"] = steps.into();
         answer

@@ -1,4 +1,7 @@
 //! What a proxy must change in a message's head (RFC 9110, section 7.6), and the mesh's own headers.
+//!
+//! Policies judge heads, so what becomes of a head on its way is part of the decision: the data path and `fsm replay request` take
+//! it through the same functions.
 
 use http::header::{
     CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE,
@@ -80,6 +83,22 @@ pub fn strip_internal(headers: &mut HeaderMap) {
     for name in [FSM_PORT, FSM_HTTP_VERSION, FSM_UPGRADE] {
         headers.remove(name);
     }
+}
+
+/// What a proxy removes from a request before it hands it on; gives whether the request asks to switch to another protocol.
+pub fn hand_on(parts: &mut Parts) -> bool {
+    let upgrades = upgrade_of(parts).is_some();
+    strip_but_upgrade(&mut parts.headers, upgrades);
+    strip_internal(&mut parts.headers);
+    upgrades
+}
+
+/// Gives a request from another proxy the head that the application will see, Host included: that head is the one that is judged.
+/// Gives whether the request asks to switch to another protocol.
+pub fn for_application(parts: &mut Parts) -> bool {
+    let upgrades = hand_on(parts);
+    into_http1(parts);
+    upgrades
 }
 
 /// The host that a request is for, as sent: `:authority`, the authority of an absolute target, or the Host header.
