@@ -2,7 +2,11 @@
 
 mod config;
 mod format;
+mod paint;
 mod past;
+mod progress;
+mod proxies;
+mod request;
 mod run;
 mod state;
 
@@ -23,6 +27,8 @@ enum ReplayCommand {
     State(state::StateArgs),
     /// What a proxy was told.
     Config(config::ConfigArgs),
+    /// What would have become of a request, step by step, as the proxies would have decided.
+    Request(request::RequestArgs),
     /// Recompute history; with --verify compare it with every recorded digest and every acknowledged configuration.
     Run(run::RunArgs),
 }
@@ -32,6 +38,7 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let done = match args.command {
         ReplayCommand::State(args) => state::run(args).await,
         ReplayCommand::Config(args) => config::run(args).await,
+        ReplayCommand::Request(args) => request::run(args).await,
         ReplayCommand::Run(args) => run::run(args).await,
     };
     ignore_closed_pipe(done)

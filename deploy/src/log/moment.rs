@@ -43,8 +43,17 @@ impl FromStr for Moment {
             return Ok(Self::Seq(Seq(seq)));
         }
         let time: jiff::Timestamp = text.parse().map_err(|_| invalid())?;
-        u64::try_from(time.as_microsecond()).map(|micros| Self::Time(Timestamp(micros))).map_err(|_| invalid())
+        let micros = u64::try_from(time.as_microsecond()).map_err(|_| invalid())?;
+        // Times are printed to the millisecond: one that was copied means the record that it was printed with.
+        let rest = if has_milliseconds(text) { 999 } else { 0 };
+        Ok(Self::Time(Timestamp(micros + rest)))
     }
+}
+
+/// Whether a time is written to the millisecond, no more and no less.
+fn has_milliseconds(text: &str) -> bool {
+    let fraction = text.rsplit_once('.').map(|(_, rest)| rest.chars().take_while(char::is_ascii_digit).count());
+    fraction == Some(3)
 }
 
 /// A time as text: RFC 3339 in UTC, to the millisecond.
@@ -68,6 +77,8 @@ mod tests {
         assert_eq!(parse("41"), Some(Moment::Seq(Seq(41))));
         assert_eq!(parse("1970-01-01T00:00:01.5Z"), Some(Moment::Time(Timestamp(1_500_000))));
         assert_eq!(parse("1970-01-01T01:00:01+01:00"), Some(Moment::Time(Timestamp(1_000_000))));
+        assert_eq!(parse("1970-01-01T00:00:01.250Z"), Some(Moment::Time(Timestamp(1_250_999))));
+        assert_eq!(parse("1970-01-01T00:00:01.250000Z"), Some(Moment::Time(Timestamp(1_250_000))));
         assert_eq!(parse("-5m"), Some(Moment::Ago { micros: 300_000_000 }));
         assert_eq!(parse("-250ms"), Some(Moment::Ago { micros: 250_000 }));
     }

@@ -12,15 +12,16 @@ use fsm_store::Seq;
 
 use super::format;
 use super::past::{At, Past, each_record};
+use super::proxies;
 use crate::log::{Out, time_text};
 
 #[derive(Debug, Args)]
 pub(super) struct ConfigArgs {
     #[command(flatten)]
     at: At,
-    /// The proxy: <namespace>/<pod>.
-    #[arg(long, value_name = "NAMESPACE/POD")]
-    proxy: ObjectName,
+    /// The proxy: <namespace>/<pod>, or a workload, whose first pod is taken.
+    #[arg(long, value_name = "POD")]
+    proxy: String,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -41,7 +42,11 @@ enum Format {
 pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
     let history = args.at.history()?;
     let past = args.at.past(&history).await?;
-    let config = past.core.config_of(&args.proxy).ok_or_else(|| args.unknown(&past))?;
+    let proxy = proxies::find(&past, &args.proxy)?;
+    let config = past
+        .core
+        .config_of(&proxy)
+        .ok_or_else(|| anyhow!("proxy {proxy} had no configuration at {}", past.moment()))?;
     let mut out = Out::new();
     match args.output {
         Format::Digest => out.line(config.digest())?,
@@ -53,7 +58,7 @@ pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
             each_record(&history, Seq(u64::MAX), |record| {
                 if record.entry.topic == "ack"
                     && let Ok(Fact::Ack(ack)) = Fact::parse(&record.entry)
-                    && ack.proxy == args.proxy
+                    && ack.proxy == proxy
                     && ack.seq <= past.core.seq()
                 {
                     last = Some((record.seq, ack));
@@ -62,43 +67,40 @@ pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
             })
             .await?
             .unwrap_or_else(|never| match never {});
-            args.text(&mut out, &past, &config, last.as_ref())?;
+            text(&mut out, &past, &proxy, &config, last.as_ref())?;
         }
     }
     Ok(out.flush()?)
 }
 
-impl ConfigArgs {
-    fn unknown(&self, past: &Past) -> anyhow::Error {
-        let proxies: Vec<String> = past.core.proxies().map(ToString::to_string).collect();
-        let there = if proxies.is_empty() { "none".into() } else { proxies.join(", ") };
-        let (seq, time) = (past.core.seq(), time_text(past.time));
-        anyhow!("there was no proxy {} at seq {seq} ({time}); there were: {there}", self.proxy)
-    }
-
-    fn text(&self, out: &mut Out, past: &Past, config: &ConfigSet, last: Option<&(Seq, Ack)>) -> anyhow::Result<()> {
-        let digest = config.digest();
-        out.line(format_args!("proxy         {}", self.proxy))?;
-        out.line(format_args!("seq           {} ({})", past.core.seq(), time_text(past.time)))?;
-        out.line(format_args!("digest        {digest}"))?;
-        let acknowledged = match last {
-            None => "never".into(),
-            Some((record, ack)) if ack.digest == digest => {
-                format!("seq {}, in record {record}: the same digest", ack.seq)
-            }
-            Some((record, ack)) => {
-                format!("seq {}, in record {record}: {}, an earlier configuration", ack.seq, ack.digest)
-            }
-        };
-        out.line(format_args!("acknowledged  {acknowledged}"))?;
-        out.line("")?;
-        let mut rows = vec![["RESOURCE", "RECORD", "BYTES"].map(str::to_owned).to_vec()];
-        rows.extend(
-            config
-                .resources
-                .iter()
-                .map(|(name, entry)| vec![name.to_string(), entry.version.to_string(), entry.bytes.len().to_string()]),
-        );
-        Ok(out.table(&rows)?)
-    }
+fn text(
+    out: &mut Out,
+    past: &Past,
+    proxy: &ObjectName,
+    config: &ConfigSet,
+    last: Option<&(Seq, Ack)>,
+) -> anyhow::Result<()> {
+    let digest = config.digest();
+    out.line(format_args!("proxy         {proxy}"))?;
+    out.line(format_args!("seq           {} ({})", past.core.seq(), time_text(past.time)))?;
+    out.line(format_args!("digest        {digest}"))?;
+    let acknowledged = match last {
+        None => "never".into(),
+        Some((record, ack)) if ack.digest == digest => {
+            format!("seq {}, in record {record}: the same digest", ack.seq)
+        }
+        Some((record, ack)) => {
+            format!("seq {}, in record {record}: {}, an earlier configuration", ack.seq, ack.digest)
+        }
+    };
+    out.line(format_args!("acknowledged  {acknowledged}"))?;
+    out.line("")?;
+    let mut rows = vec![["RESOURCE", "RECORD", "BYTES"].map(str::to_owned).to_vec()];
+    rows.extend(
+        config
+            .resources
+            .iter()
+            .map(|(name, entry)| vec![name.to_string(), entry.version.to_string(), entry.bytes.len().to_string()]),
+    );
+    Ok(out.table(&rows)?)
 }

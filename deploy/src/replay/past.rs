@@ -1,13 +1,16 @@
-//! The state machines at a moment of the past.
+//! The state machines at a moment of the past, and on the way from one moment to another.
 
-use anyhow::ensure;
+use std::ops::ControlFlow;
+
+use anyhow::{bail, ensure};
 use clap::Args;
 use fsm_actors::Core;
-use fsm_actors::core::{Panicked, Skips};
-use fsm_store::{Record, Seq, Timestamp};
+use fsm_actors::core::{Effect, Panicked, Skips};
+use fsm_store::{EventLog, Record, Seq, Timestamp};
 use futures::TryStreamExt;
 
-use crate::log::{History, HistoryArgs, Moment};
+use super::progress::Progress;
+use crate::log::{History, HistoryArgs, Moment, time_text};
 
 /// Which moment.
 #[derive(Debug, Args)]
@@ -26,6 +29,20 @@ pub(super) struct Past {
     pub(super) time: Timestamp,
 }
 
+/// A record that has just been applied.
+#[derive(Clone, Copy)]
+#[expect(dead_code, reason = "whoever compares two moments reads them")]
+pub(super) struct Seen<'a> {
+    pub(super) record: &'a Record,
+    pub(super) effect: &'a Effect,
+}
+
+/// Why a replay stops before the end.
+enum Stop {
+    Panicked(Panicked),
+    Enough,
+}
+
 impl At {
     pub(super) fn history(&self) -> anyhow::Result<History> {
         self.history.open()
@@ -33,29 +50,84 @@ impl At {
 
     /// Recomputes the state at the moment.
     pub(super) async fn past(&self, history: &History) -> anyhow::Result<Past> {
-        let upto = match self.at {
-            Some(moment) => history.resolve(moment).await?,
-            None => Seq(u64::MAX),
-        };
+        let upto = upto(history, self.at).await?;
         let past = recompute(history, upto).await?;
-        ensure!(past.core.seq() > Seq::ZERO, "{} has no records at that moment", history.place());
+        ensure!(past.core.seq() > Seq::ZERO, "{}", nothing_yet(history, self.at).await?);
         Ok(past)
     }
+}
+
+impl Past {
+    /// `seq 41 (2026-11-22T14:03:00.123Z)`
+    pub(super) fn moment(&self) -> String {
+        format!("seq {} ({})", self.core.seq(), time_text(self.time))
+    }
+}
+
+/// The last record of a moment; of everything, if none is given.
+pub(super) async fn upto(history: &History, moment: Option<Moment>) -> anyhow::Result<Seq> {
+    let Some(moment) = moment else { return Ok(Seq(u64::MAX)) };
+    let seq = history.resolve(moment).await?;
+    if matches!(moment, Moment::Seq(_)) {
+        let last = history.last().await?.map_or(Seq::ZERO, |record| record.seq);
+        ensure!(seq <= last, "there is no record {seq} in {}: the last one is {last}", history.place());
+    }
+    Ok(seq)
+}
+
+/// Why there is no state at a moment.
+pub(super) async fn nothing_yet(history: &History, moment: Option<Moment>) -> anyhow::Result<String> {
+    let mut records = history.records(Seq::ZERO, false);
+    let first = records.try_next().await?;
+    Ok(match (first.as_ref().and_then(|batch| batch.first()), moment) {
+        (Some(first), Some(_)) => {
+            let (seq, time) = (first.seq, time_text(first.time));
+            format!("{} has no records at that moment: it begins with record {seq}, {time}", history.place())
+        }
+        _ => format!("{} has no records", history.place()),
+    })
 }
 
 /// The state after the last record that is not after `upto`. Records that make a state machine panic are left out for it, as the controller
 /// leaves them out.
 pub(super) async fn recompute(history: &History, upto: Seq) -> anyhow::Result<Past> {
+    let (past, ()) = replay(history, upto, upto, |_| (), |(), _, _| ControlFlow::Continue(())).await?;
+    Ok(past)
+}
+
+/// Replays the stretch after `from` up to `to`: `begin` gets the state at `from`, `see` each record of the stretch, just applied, until it
+/// has seen enough. Both may be called again from the beginning, if a state machine turns out to have left out a record.
+pub(super) async fn replay<S>(
+    history: &History,
+    from: Seq,
+    to: Seq,
+    begin: impl Fn(&mut Past) -> S,
+    mut see: impl FnMut(&mut S, &mut Core, Seen<'_>) -> ControlFlow<()>,
+) -> anyhow::Result<(Past, S)> {
     let mut skips = Skips::new();
     loop {
         let mut past = Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) };
-        let ended = each_record(history, upto, |record| {
+        let mut state: Option<S> = None;
+        let ended = each_record(history, to, |record| {
+            if state.is_none() && record.seq > from {
+                state = Some(begin(&mut past));
+            }
+            let effect = past.core.try_apply_one(record).map_err(Stop::Panicked)?;
             past.time = record.time;
-            past.core.try_apply_one(record).map(drop)
+            match &mut state {
+                Some(state) => match see(state, &mut past.core, Seen { record, effect: &effect }) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(Stop::Enough),
+                },
+                None => Ok(()),
+            }
         });
         match ended.await? {
-            Ok(()) => return Ok(past),
-            Err(Panicked { machine, seq }) => skips.insert((machine, seq)),
+            Ok(()) | Err(Stop::Enough) => {
+                let state = state.unwrap_or_else(|| begin(&mut past));
+                return Ok((past, state));
+            }
+            Err(Stop::Panicked(Panicked { machine, seq })) => skips.insert((machine, seq)),
         };
     }
 }
@@ -68,23 +140,36 @@ pub(super) async fn each_record<E>(
     mut each: impl FnMut(&Record) -> Result<(), E>,
 ) -> anyhow::Result<Result<(), E>> {
     let mut records = history.records(Seq::ZERO, false);
+    let mut progress = Progress::new(end(history).min(upto));
     let mut first = true;
     while let Some(batch) = records.try_next().await? {
         for record in batch.iter() {
             if record.seq > upto {
                 return Ok(Ok(()));
             }
-            ensure!(
-                !first || record.seq == Seq(1),
-                "the history in {} begins with record {}: what led there can't be recomputed",
-                history.place(),
-                record.seq
-            );
+            if first && record.seq != Seq(1) {
+                bail!(
+                    "the history in {} begins with record {}: what led there can't be recomputed",
+                    history.place(),
+                    record.seq
+                );
+            }
             first = false;
             if let Err(stop) = each(record) {
                 return Ok(Err(stop));
             }
         }
+        if let Some(last) = batch.last() {
+            progress.at(last.seq);
+        }
     }
     Ok(Ok(()))
+}
+
+/// The last record, as far as that is known without reading.
+fn end(history: &History) -> Seq {
+    match history {
+        History::Dir(log) => log.last(),
+        History::Controller(_) | History::File(_) => Seq(u64::MAX),
+    }
 }
