@@ -5,6 +5,7 @@
 
 mod cluster;
 mod demo;
+mod failure;
 mod install;
 mod log;
 mod namespace;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("error: {}", failure::sentence(&error));
             ExitCode::FAILURE
         }
     }

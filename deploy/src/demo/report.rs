@@ -124,7 +124,20 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, json};
+
     use super::{Percentiles, Sales};
+
+    #[test]
+    fn what_a_phase_measured_hides_none_of_its_own_fields() {
+        let sold = crate::demo::story::phase("v2-only", true, &Sales { total: 3, denied: 3, ..Sales::default() });
+        let text = serde_json::to_string(&sold).unwrap();
+        let fields: Map<_, _> = serde_json::from_str(&text).unwrap();
+        for field in fields.keys() {
+            assert_eq!(text.matches(&format!("\"{field}\":")).count(), 1, "{field} occurs once in {text}");
+        }
+        assert_eq!((&fields["name"], &fields["ok"], &fields["denied"]), (&json!("v2-only"), &json!(true), &json!(3)));
+    }
 
     #[test]
     fn percentiles_are_values_that_occurred() {

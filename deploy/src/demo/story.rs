@@ -171,9 +171,11 @@ fn share_of_v2(seen: &Sales) -> f64 {
     seen.of(V2) as f64 / (seen.of(V1) + seen.of(V2)).max(1) as f64
 }
 
-fn phase(name: &'static str, ok: bool, seen: &Sales) -> Phase {
+pub fn phase(name: &'static str, ok: bool, seen: &Sales) -> Phase {
     let mut measured = Map::new();
-    for (key, count) in [("requests", seen.total), ("ok", seen.ok), ("denied", seen.denied), ("failed", seen.failed)] {
+    for (key, count) in
+        [("requests", seen.total), ("served", seen.ok), ("denied", seen.denied), ("failed", seen.failed)]
+    {
         measured.insert(key.into(), json!(count));
     }
     measured.insert("by_backend".into(), json!(seen.by_backend));
@@ -183,19 +185,15 @@ fn phase(name: &'static str, ok: bool, seen: &Sales) -> Phase {
     Phase { name, ok, measured }
 }
 
-/// What a phase measured, in one line.
+/// What a phase measured, in one line: numbers with their names, those that are 0 left out.
 fn summary(measured: &Map<String, Value>) -> String {
-    let part = |(key, value): (&String, &Value)| match value {
-        Value::String(text) => format!("{key} {text}"),
-        Value::Object(parts) => parts
-            .iter()
-            .filter(|(_, count)| **count != json!(0))
-            .map(|(name, count)| format!("{name} {count}"))
-            .collect::<Vec<_>>()
-            .join(" / "),
-        other => format!("{key} {other}"),
-    };
-    let parts: Vec<String> =
-        measured.iter().filter(|(_, value)| **value != json!(0)).map(part).filter(|part| !part.is_empty()).collect();
-    parts.join(", ")
+    let flat = measured.iter().flat_map(|(name, value)| match value {
+        Value::Object(inner) => inner.iter().map(|(backend, count)| (format!("by {backend}"), count)).collect(),
+        value => vec![(name.replace('_', " "), value)],
+    });
+    let parts = flat.filter(|(_, value)| **value != json!(0)).map(|(name, value)| match value {
+        Value::String(text) => format!("{name}: {}", text.trim()),
+        count => format!("{count} {name}"),
+    });
+    parts.collect::<Vec<_>>().join(", ")
 }

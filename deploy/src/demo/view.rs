@@ -29,7 +29,8 @@ struct Scene {
     v1: VecDeque<u64>,
     v2: VecDeque<u64>,
     denied: VecDeque<u64>,
-    buyer: Sales,
+    /// The last counters; none before the first look.
+    buyer: Option<Sales>,
     thief: Sales,
     mtls: Mtls,
     changes: Vec<Propagated>,
@@ -108,12 +109,13 @@ async fn sample(bookstore: &Bookstore, scene: &Mutex<Scene>, elapsed: Duration) 
     });
     let mut scene = lock(scene);
     if let Ok(buyer) = buyer {
-        let since = buyer.since(&scene.buyer);
+        // What was bought before the first look has no rate.
+        let since = buyer.since(scene.buyer.as_ref().unwrap_or(&buyer));
         let per_second = |count: u64| (count as f64 / elapsed.as_secs_f64()).round() as u64;
         push(&mut scene.v1, per_second(since.of(V1)));
         push(&mut scene.v2, per_second(since.of(V2)));
         push(&mut scene.denied, per_second(since.denied));
-        scene.buyer = buyer;
+        scene.buyer = Some(buyer);
     }
     if let Ok(thief) = thief {
         scene.thief = thief;
@@ -159,7 +161,7 @@ fn rate(frame: &mut Frame<'_>, area: Rect, name: &str, history: &VecDeque<u64>, 
     let now = history.iter().rev().take(4).sum::<u64>() / 4;
     let title = Line::from(vec![
         Span::styled(format!(" {name} "), Style::new().fg(color).add_modifier(Modifier::BOLD)),
-        format!("{now} requests/s to bookbuyer ").into(),
+        format!("{now}/s for bookbuyer ").into(),
     ]);
     let width = area.width.saturating_sub(2) as usize;
     let shown: Vec<u64> = history.iter().skip(history.len().saturating_sub(width)).copied().collect();
@@ -179,14 +181,22 @@ fn draw_shares(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
         .label(format!("{:.0} % of {all} connections", share * 100.0));
     frame.render_widget(gauge, mtls);
     let text = vec![
-        Line::from(format!("bookbuyer   {} served, {} refused", scene.buyer.ok, scene.buyer.denied)),
-        Line::from(format!("bookthief   {} served, {} refused", scene.thief.ok, scene.thief.denied)),
+        Line::from(format!("bookbuyer   {}", served(scene.buyer.as_ref().unwrap_or(&Sales::default())))),
+        Line::from(format!("bookthief   {}", served(&scene.thief))),
         match &scene.thief.last_refusal {
             Some(refusal) => Line::from(refusal.trim().to_owned()).dim(),
             None => Line::default(),
         },
     ];
     frame.render_widget(Paragraph::new(text).block(panel(" since the start ")), thief);
+}
+
+fn served(sales: &Sales) -> String {
+    let mut text = format!("{} served, {} refused", sales.ok, sales.denied);
+    if sales.failed > 0 {
+        text.push_str(&format!(", {} failed", sales.failed));
+    }
+    text
 }
 
 fn draw_story(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
@@ -206,14 +216,21 @@ fn draw_story(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
     frame.render_widget(story.scroll((u16::try_from(hidden).unwrap_or(0), 0)).block(panel(title)), area);
 }
 
+/// A record's key without what the eye can do without: the kind's group and version, the object's namespace.
+fn short(key: &str) -> String {
+    let last = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    match key.split_once(' ') {
+        Some((kind, name)) => format!("{} {}", last(kind), last(name)),
+        None => last(key),
+    }
+}
+
 fn draw_changes(frame: &mut Frame<'_>, area: Rect, changes: &[Propagated]) {
     let height = area.height.saturating_sub(3) as usize;
     let rows = changes.iter().rev().take(height).map(|change| {
-        let (kind, name) = change.key.split_once(' ').unwrap_or((&change.key, ""));
-        let kind = kind.rsplit('/').next().unwrap_or(kind);
         Row::new([
             change.seq.to_string(),
-            format!("{kind} {name}"),
+            short(&change.key),
             change.proxies.to_string(),
             format!("{:.1} ms", change.millis),
         ])

@@ -39,8 +39,8 @@ mod routes;
 mod selector;
 mod serve;
 mod server;
-mod session;
 mod services;
+mod session;
 mod status;
 mod strategic;
 mod subresources;
@@ -90,7 +90,9 @@ pub struct ApiConfig {
 /// Why an API server can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("can't listen on {address}: {source}; another program may be using the port: choose another one")]
+    #[error(
+        "can't listen on {address}: {source}; choose another port with --api-port, or end the program that uses this one"
+    )]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the API server needs at least one address to listen on")]
     NoListener,

@@ -176,7 +176,7 @@ fn naive_allowed(set: &ConfigSet, port: u16, peer: Option<&SpiffeId>, head: Opti
     }
     let policies = set.resources.iter().filter(|(name, _)| name.kind == Kind::InboundPolicy);
     policies.map(|(_, entry)| Resource::decode(Kind::InboundPolicy, &entry.bytes).unwrap()).any(|policy| {
-        let Resource::InboundPolicy(policy) = policy else { unreachable!() };
+        let Resource::InboundPolicy(policy) = policy else { return false };
         if !policy.sources.iter().any(|source| *source == peer.to_string()) {
             return false;
         }
