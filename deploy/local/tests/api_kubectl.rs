@@ -2,55 +2,7 @@
 
 mod api_support;
 
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
-/// What a command printed, and whether it succeeded.
-struct Outcome {
-    ok: bool,
-    out: String,
-    err: String,
-}
-
-struct Kubectl<'a> {
-    dir: &'a Path,
-}
-
-impl Kubectl<'_> {
-    /// Runs kubectl with words separated by spaces, and a manifest on its standard input.
-    fn run(&self, words: &str, input: &str) -> Outcome {
-        let mut child = Command::new("kubectl")
-            .args(words.split(' '))
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.dir)
-            .env("KUBECONFIG", self.dir.join("kubeconfig"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl runs");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads its input");
-        let output = child.wait_with_output().expect("kubectl ends");
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Outcome { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
-    }
-
-    fn ok(&self, words: &str, input: &str) -> String {
-        let outcome = self.run(words, input);
-        assert!(outcome.ok, "kubectl {words}: {}{}", outcome.out, outcome.err);
-        outcome.out
-    }
-}
-
-fn have_kubectl() -> bool {
-    let have = Command::new("kubectl").arg("version").arg("--client").output().is_ok_and(|o| o.status.success());
-    if !have {
-        println!("skipped: needs kubectl in PATH");
-    }
-    have
-}
+use api_support::kubectl::{Kubectl, have_kubectl};
 
 const DEPLOYMENT: &str = "
 apiVersion: apps/v1
@@ -110,7 +62,7 @@ async fn kubectl_applies_reads_changes_and_deletes() {
     std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
     let path = server.dir.path().to_owned();
     tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl { dir: &path };
+        let kubectl = Kubectl::new(&path);
         assert_eq!(kubectl.ok("apply -f -", DEPLOYMENT), "deployment.apps/web created\nservice/web created\n");
         assert_eq!(kubectl.ok("apply -f -", DEPLOYMENT), "deployment.apps/web unchanged\nservice/web unchanged\n");
         let changed = DEPLOYMENT.replace("web:1", "web:2");
@@ -153,7 +105,7 @@ async fn kubectl_applies_on_the_server_side() {
     std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
     let path = server.dir.path().to_owned();
     tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl { dir: &path };
+        let kubectl = Kubectl::new(&path);
         let applied = kubectl.ok("apply --server-side -f -", DEPLOYMENT);
         assert_eq!(applied, "deployment.apps/web serverside-applied\nservice/web serverside-applied\n");
         let other = DEPLOYMENT.replace("web:1", "web:2");
@@ -182,7 +134,7 @@ async fn kubectl_knows_custom_resources_as_soon_as_they_are_defined() {
     std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
     let path = server.dir.path().to_owned();
     tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl { dir: &path };
+        let kubectl = Kubectl::new(&path);
         kubectl.ok("get pods", "");
         kubectl.ok("apply -f -", WIDGETS);
         kubectl.ok("wait --for=condition=Established crd/widgets.example.com --timeout=10s", "");
@@ -211,7 +163,7 @@ async fn kubectl_waits_for_namespaces_and_sees_who_it_is() {
     std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
     let path = server.dir.path().to_owned();
     tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl { dir: &path };
+        let kubectl = Kubectl::new(&path);
         kubectl.ok("apply -f -", "---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
         kubectl.ok("-n shop apply -f -", DEPLOYMENT);
         assert!(kubectl.ok("get ns", "").contains("Active"));
@@ -251,7 +203,7 @@ async fn the_definitions_of_the_mesh_are_served_and_checked() {
     std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
     let path = server.dir.path().to_owned();
     tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl { dir: &path };
+        let kubectl = Kubectl::new(&path);
         let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
         kubectl.ok(&format!("apply -f {definitions}"), "");
         kubectl.ok("wait --for=condition=Established crd --all --timeout=10s", "");

@@ -10,6 +10,7 @@ use super::reading;
 use super::routes::{Answer, Reply, Request, plain};
 use super::server::{LogOptions, Server};
 use super::status::ApiError;
+use super::streaming;
 use super::verbs::{finish, writing};
 use super::writing::{Part, Way};
 
@@ -23,12 +24,7 @@ pub async fn answer(
     let method = &request.method;
     match subresource {
         "log" if *method == Method::GET => log(server, request, target).await,
-        "exec" | "attach" | "portforward" => {
-            reading::find(server, target)?;
-            Err(ApiError::not_implemented(format!(
-                "{subresource} is not offered by this one-machine cluster: use `kubectl logs`, or enter the pod's namespaces with nsenter"
-            )))
-        }
+        "exec" | "attach" | "portforward" => streaming::answer(server, request, target, subresource).await,
         "binding" | "eviction" | "token" if *method == Method::POST => {
             let body = request.json()?;
             let options = request.options("CreateOptions", false)?;
@@ -70,7 +66,7 @@ async fn log(server: &Arc<Server>, request: &Request, target: &Target) -> Result
     let query = &request.query;
     let count = |name: &str| query.number(name).map(|n| n.and_then(|n| usize::try_from(n).ok()));
     let options = LogOptions {
-        container: query.get("container").map(Into::into),
+        container: Some(streaming::container_of(&pod.value, query.get("container"))?.to_owned()),
         follow: query.flag("follow"),
         tail_lines: count("tailLines")?,
         previous: query.flag("previous"),
@@ -78,14 +74,7 @@ async fn log(server: &Arc<Server>, request: &Request, target: &Target) -> Result
         since_seconds: query.number("sinceSeconds")?,
         limit_bytes: count("limitBytes")?,
     };
-    let node = server.node.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-    let node = node.ok_or_else(|| {
-        ApiError::new(
-            503,
-            "ServiceUnavailable",
-            "no node agent is running in this cluster: logs are kept by the node agent",
-        )
-    })?;
+    let node = server.node()?;
     let (namespace, name) = (super::object::namespace(&pod.value), super::object::name(&pod.value));
     Ok(plain(Answer::Log(node.logs(namespace, name, options).await?)))
 }

@@ -43,6 +43,7 @@ mod services;
 mod session;
 mod status;
 mod strategic;
+mod streaming;
 mod subresources;
 mod system_fields;
 mod table;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -28,6 +29,8 @@ pub struct Request {
     pub user: User,
     /// The address this server is reached at, for discovery.
     pub address: String,
+    /// The connection itself, if the client asks for another protocol on it.
+    pub upgrade: Option<OnUpgrade>,
 }
 
 /// What is answered.
@@ -44,6 +47,11 @@ pub enum Answer {
     Lines(mpsc::Receiver<Bytes>),
     /// A container's log.
     Log(BoxStream<'static, Bytes>),
+    /// The connection becomes a WebSocket with this protocol within.
+    Upgrade {
+        protocol: &'static str,
+        accept: String,
+    },
 }
 
 /// An answer with the warnings that go with it.

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, WARNING};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE, WARNING,
+};
 use http::{Request as HttpRequest, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
@@ -72,7 +75,7 @@ async fn connection(server: Arc<Server>, stream: TcpStream, tls: TlsAcceptor) {
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http2().max_concurrent_streams(1000);
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -88,10 +91,11 @@ async fn connection(server: Arc<Server>, stream: TcpStream, tls: TlsAcceptor) {
 
 async fn handle(
     server: &Arc<Server>,
-    request: HttpRequest<Incoming>,
+    mut request: HttpRequest<Incoming>,
     certificate: Option<User>,
     address: String,
 ) -> Response<Body> {
+    let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let none_match = parts.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned);
     let result = async {
@@ -112,6 +116,7 @@ async fn handle(
             body,
             user,
             address,
+            upgrade,
         };
         routes::answer(server, request).await
     }
@@ -171,6 +176,7 @@ fn respond(reply: Reply, none_match: Option<&str>) -> Response<Body> {
             let frames = log.map(|chunk| Ok(Frame::data(chunk)));
             new(200, "text/plain", BodyExt::boxed_unsync(StreamBody::new(frames)))
         }
+        Answer::Upgrade { protocol, accept } => switch(protocol, &accept),
     };
     warn(&mut response, &reply.warnings);
     response
@@ -191,6 +197,20 @@ fn new(code: u16, media: &'static str, body: Body) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// The answer after which the connection is a WebSocket (RFC 6455 section 4.2.2).
+fn switch(protocol: &'static str, accept: &str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
     response
 }
 

@@ -120,6 +120,13 @@ impl Server {
         }
     }
 
+    /// The node agent; 503 when there is none.
+    pub fn node(&self) -> Result<Arc<dyn NodeBackend>, ApiError> {
+        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let message = "no node agent is running in this cluster: logs and processes are with the node agent";
+        node.ok_or_else(|| ApiError::new(503, "ServiceUnavailable", message))
+    }
+
     /// What is served now.
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.read().unwrap_or_else(PoisonError::into_inner).clone()

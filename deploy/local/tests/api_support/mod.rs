@@ -1,5 +1,10 @@
 //! A running API server for tests, on a port of its own, with a data directory that goes with it.
 
+#[allow(dead_code, reason = "only some test programs run kubectl")]
+pub mod kubectl;
+#[allow(dead_code, reason = "only some test programs need a node")]
+pub mod node;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
