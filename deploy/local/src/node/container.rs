@@ -12,8 +12,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::backoff::Backoff;
+use super::console::Console;
 use super::context::Context;
-use super::launch::{Exit, Process, launch};
+use super::launch::{Exit, Process, Streams, launch};
+use super::logs::{Stream, sink_of};
 use super::probe;
 use super::prober::{self, Finding};
 use super::status::{Ended, Role, State};
@@ -133,6 +135,7 @@ async fn run_once(ctx: &Arc<Context>, container: &Arc<Container>, run: u32, stop
         seen.state = State::Running { since: started, pid: process.pid };
     });
     let exit = attend(ctx, container, process, stop).await;
+    ctx.consoles.close(container);
     // What the process leaves behind would hold its output open.
     if let Err(error) = ctx.cgroup_of(name).kill() {
         tracing::warn!(container = name, %error, "left-over processes could not be killed");
@@ -151,10 +154,14 @@ async fn start(
     run: u32,
 ) -> Result<(Process, Output), String> {
     ctx.cgroup_of(&container.name).create().map_err(|e| e.to_string())?;
-    let mut process = launch(spec).await.map_err(|e| e.to_string())?;
+    let mut process = launch(spec.clone()).await.map_err(|e| e.to_string())?;
     let log = ctx.logs.get(&container.name).ok_or("the container has no log")?;
-    let (stdout, stderr) = process.take_output().ok_or("the process has no output")?;
-    let output = log.begin(run, stdout, stderr).map_err(|e| format!("cannot write the container's log: {e}"))?;
+    let ends = process.take_streams();
+    let outputs = ends.stdout.map(|end| (Stream::Stdout, end)).into_iter();
+    let outputs = outputs.chain(ends.stderr.map(|end| (Stream::Stderr, end))).collect();
+    let output = log.begin(run, outputs).map_err(|e| format!("cannot write the container's log: {e}"))?;
+    let stdin = ends.stdin.map(sink_of).transpose().map_err(|e| format!("cannot keep the container's input: {e}"))?;
+    ctx.consoles.open(container, Console::new(process.pid, spec, stdin, ends.terminal));
     Ok((process, Box::pin(output)))
 }
 
@@ -162,12 +169,12 @@ async fn start(
 async fn attend(ctx: &Arc<Context>, container: &Arc<Container>, mut process: Process, stop: &mut Stop) -> Exit {
     let (report, mut findings) = mpsc::unbounded_channel();
     let mut watchers = JoinSet::new();
-    prober::start(ctx, container, process.pid, &report, &mut watchers);
+    prober::start(ctx, container, &report, &mut watchers);
     let hooks = container.lifecycle.as_ref();
     if let Some(hook) = hooks.and_then(|l| l.post_start.clone()) {
-        let (ctx, container, pid, report) = (Arc::clone(ctx), Arc::clone(container), process.pid, report.clone());
+        let (ctx, container, report) = (Arc::clone(ctx), Arc::clone(container), report.clone());
         watchers.spawn(async move {
-            if let Err(error) = run_hook(&ctx, &container, pid, &hook).await {
+            if let Err(error) = run_hook(&ctx, &container, &hook).await {
                 report.send(Finding::Hopeless(format!("postStart hook failed: {error}"))).ok();
             }
         });
@@ -212,7 +219,7 @@ async fn end(
 ) -> Exit {
     let hook = container.lifecycle.as_ref().and_then(|l| l.pre_stop.as_ref());
     if let Some(hook) = hook.filter(|_| deadline > Instant::now()) {
-        let done = timeout_at(deadline, run_hook(ctx, container, process.pid, hook)).await;
+        let done = timeout_at(deadline, run_hook(ctx, container, hook)).await;
         if let Ok(Err(error)) = done {
             ctx.agent.events.warn(ctx.pod.as_ref(), "FailedPreStopHook", &format!("preStop hook failed: {error}"));
         }
@@ -236,9 +243,9 @@ async fn end(
 }
 
 /// Runs a lifecycle hook to its end.
-async fn run_hook(ctx: &Context, container: &Container, pid: i32, hook: &LifecycleHandler) -> Result<(), String> {
+async fn run_hook(ctx: &Context, container: &Container, hook: &LifecycleHandler) -> Result<(), String> {
     if let Some(exec) = &hook.exec {
-        let mut process = ctx.exec(container, pid, exec.command.clone().unwrap_or_default()).await?;
+        let mut process = ctx.exec(&container.name, exec.command.clone().unwrap_or_default(), Streams::None).await?;
         let exit = process.ended().await;
         return if exit.code == 0 { Ok(()) } else { Err(format!("exit code {}", exit.code)) };
     }

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 
 use super::Agent;
 use super::cgroup::Cgroup;
+use super::console::{Console, Consoles};
 use super::env::{self, EnvError, Facts, Sources, expand};
 use super::image::{PROGRAMS_DIR, UnknownImage};
 use super::intercept::Attached;
-use super::launch::{Launch, LaunchError, Process, Root, launch};
+use super::launch::{Launch, Process, Root, Streams, launch};
 use super::logs::ContainerLog;
 use super::rootfs::{Bind, RootSpec};
 use super::status::{Board, Seen};
@@ -32,6 +33,8 @@ pub(super) struct Context {
     pub volumes: Volumes,
     pub board: watch::Sender<Board>,
     pub logs: BTreeMap<String, Arc<ContainerLog>>,
+    /// The running containers' processes, for those who join them.
+    pub consoles: Consoles,
     /// Keeps interception in place for as long as the pod has processes.
     pub _intercepted: Option<Attached>,
 }
@@ -113,17 +116,27 @@ impl Context {
             }),
             netns: self.net.netns.clone(),
             cgroup: self.cgroup_of(&container.name),
-            output: true,
+            streams: if container.tty == Some(true) {
+                Streams::Terminal
+            } else {
+                Streams::Pipes { stdin: container.stdin == Some(true) }
+            },
         })
     }
 
-    /// Starts another process beside the one of a running container. Its output goes nowhere.
-    pub async fn exec(&self, container: &Container, pid: i32, argv: Vec<String>) -> Result<Process, String> {
-        let mut spec = self.prepare(container).await.map_err(|e| e.to_string())?;
+    /// Starts another process beside the one of a running container, with the same surroundings.
+    pub async fn exec(&self, container: &str, argv: Vec<String>, streams: Streams) -> Result<Process, String> {
+        let Some(console) = self.consoles.of(container) else {
+            return Err(format!("container {container} of pod {} is not running", self.pod.name_any()));
+        };
+        let Console { pid, mut spec, .. } = console;
         spec.argv = argv;
-        spec.output = false;
+        spec.streams = streams;
         spec.root = Root::Of { pid };
-        launch(spec).await.map_err(|e: LaunchError| e.to_string())
+        if streams == Streams::Terminal {
+            spec.env.entry("TERM".to_owned()).or_insert_with(|| "xterm".to_owned());
+        }
+        launch(spec).await.map_err(|e| e.to_string())
     }
 
     async fn sources(&self, container: &Container) -> Result<Sources, kube::Error> {

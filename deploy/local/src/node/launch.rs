@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::cgroup::{Cgroup, CgroupError};
 use super::rootfs::{self, RootError, RootSpec};
+use super::terminal;
 use crate::net::Netns;
 
 /// In which file system a process starts.
@@ -45,8 +46,18 @@ pub struct Launch {
     pub root: Root,
     pub netns: Netns,
     pub cgroup: Cgroup,
-    /// Whether anybody reads its output. A process whose output nobody reads would stop once a pipe is full.
-    pub output: bool,
+    pub streams: Streams,
+}
+
+/// What a process's standard input and outputs are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// Nobody reads or writes them. (A process whose output nobody reads would stop once a pipe is full.)
+    None,
+    /// Pipes; the input only if it is wanted.
+    Pipes { stdin: bool },
+    /// All three are a terminal.
+    Terminal,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -74,15 +85,26 @@ pub enum LaunchError {
 #[derive(Debug)]
 pub struct Process {
     pub pid: i32,
-    output: Option<(OwnedFd, OwnedFd)>,
+    ends: Ends,
     exit: oneshot::Receiver<Exit>,
     known: Option<Exit>,
 }
 
+/// Our ends of a process's streams.
+#[derive(Debug, Default)]
+pub struct Ends {
+    pub stdin: Option<OwnedFd>,
+    pub stdout: Option<OwnedFd>,
+    /// With a terminal there is none.
+    pub stderr: Option<OwnedFd>,
+    /// The terminal, for its size; `stdin` and `stdout` are the same.
+    pub terminal: Option<OwnedFd>,
+}
+
 impl Process {
-    /// The read ends of standard output and standard error, once.
-    pub fn take_output(&mut self) -> Option<(OwnedFd, OwnedFd)> {
-        self.output.take()
+    /// Our ends of the process's streams, once.
+    pub fn take_streams(&mut self) -> Ends {
+        std::mem::take(&mut self.ends)
     }
 
     /// Resolves when the process has ended, and again whenever asked. Safe to cancel.
@@ -93,6 +115,13 @@ impl Process {
         let exit = (&mut self.exit).await.unwrap_or(Exit { code: 255, signal: None });
         self.known = Some(exit);
         exit
+    }
+
+    /// Kills the process and those it started in its session, unless it is known to have ended.
+    pub fn kill_group(&self) {
+        if self.known.is_none() {
+            nix::sys::signal::killpg(Pid::from_raw(self.pid), Signal::SIGKILL).ok();
+        }
     }
 
     /// Sends a signal, unless the process is known to have ended.
@@ -129,17 +158,16 @@ pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
     let thread = std::thread::Builder::new().name("fsm-container".into());
     thread
         .spawn(move || {
-            let mut child = match start(&spec) {
-                Ok(child) => child,
+            let (mut child, ends) = match start(&spec) {
+                Ok(started) => started,
                 Err(error) => {
                     report.send(Err(error)).ok();
                     return;
                 }
             };
             let (ended, exit) = oneshot::channel();
-            let output = child.stdout.take().zip(child.stderr.take()).map(|(out, err)| (out.into(), err.into()));
             let pid = i32::try_from(child.id()).unwrap_or_default();
-            let process = Process { pid, output, exit, known: None };
+            let process = Process { pid, ends, exit, known: None };
             report.send(Ok(process)).ok();
             let status = child.wait().map(Exit::from);
             // Nobody waits for the exit when the cluster is going down.
@@ -151,7 +179,7 @@ pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
         .unwrap_or_else(|_| Err(LaunchError::Thread("start the container", io::Error::other("its thread ended"))))
 }
 
-fn start(spec: &Launch) -> Result<Child, LaunchError> {
+fn start(spec: &Launch) -> Result<(Child, Ends), LaunchError> {
     let mut entrance = spec.cgroup.entrance()?;
     setns(spec.netns.as_fd(), CloneFlags::CLONE_NEWNET)
         .map_err(|e| LaunchError::Thread("enter the pod's network", e.into()))?;
@@ -165,8 +193,24 @@ fn start(spec: &Launch) -> Result<Child, LaunchError> {
     let program = find(&name, &spec.env, &cwd)?;
     let mut command = Command::new(&program);
     command.arg0(&name).args(spec.argv.iter().skip(1)).env_clear().envs(&spec.env).current_dir(&cwd);
-    let output = || if spec.output { Stdio::piped() } else { Stdio::null() };
-    command.stdin(Stdio::null()).stdout(output()).stderr(output());
+    let terminal = match spec.streams {
+        Streams::Terminal => {
+            let (ours, theirs) = terminal::open(spec.user).map_err(|e| LaunchError::Thread("open a terminal", e))?;
+            let copy = || theirs.try_clone().map_err(|e| LaunchError::Thread("open a terminal", e));
+            command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
+            Some(ours)
+        }
+        Streams::Pipes { stdin } => {
+            command.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            None
+        }
+        Streams::None => {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            None
+        }
+    };
+    let has_terminal = terminal.is_some();
     if let Some(group) = spec.group {
         command.gid(group);
     }
@@ -177,16 +221,46 @@ fn start(spec: &Launch) -> Result<Child, LaunchError> {
         entrance.write_all(b"0")?;
         // A session of its own: Ctrl-C at our terminal is for us, and pods are then ended in order.
         setsid()?;
+        if has_terminal {
+            terminal::control()?;
+        }
+        // Whatever we were started with ignored (Ctrl-C, say, in a script's background) is not ignored in a container.
+        for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+            signal_default(signal)?;
+        }
         // After the change of user, which would clear it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         Ok(())
     };
     #[expect(unsafe_code, reason = "the child must join its cgroup before it runs anything of the container's")]
-    // SAFETY: the closure runs between fork and exec; write, setsid and prctl are async-signal-safe and nothing allocates.
+    // SAFETY: the closure runs between fork and exec; write, setsid, ioctl, signal and prctl are async-signal-safe and nothing allocates.
     unsafe {
         command.pre_exec(prepare);
     }
-    command.spawn().map_err(|source| LaunchError::Start { command: name, source })
+    let mut child = command.spawn().map_err(|source| LaunchError::Start { command: name, source })?;
+    let ends = match terminal {
+        Some(ours) => {
+            let copy = || ours.try_clone().map_err(|e| LaunchError::Thread("keep the terminal", e));
+            Ends { stdin: Some(copy()?), stdout: Some(copy()?), stderr: None, terminal: Some(ours) }
+        }
+        None => Ends {
+            stdin: child.stdin.take().map(OwnedFd::from),
+            stdout: child.stdout.take().map(OwnedFd::from),
+            stderr: child.stderr.take().map(OwnedFd::from),
+            terminal: None,
+        },
+    };
+    Ok((child, ends))
+}
+
+/// Gives a signal its default effect on the calling process. For use between fork and exec.
+fn signal_default(signal: Signal) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "a new handler may break what an old one was for")]
+    // SAFETY: the calling process is about to execute another program; no handler of ours will be missed.
+    unsafe {
+        nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl)?;
+    }
+    Ok(())
 }
 
 /// Moves the calling thread into the mount and host name namespaces of a process.

@@ -9,14 +9,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use tokio::io::AsyncBufReadExt;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// A run's file is put aside when it has this size; the one put aside before is then lost.
 const ROTATE_BYTES: u64 = 10 << 20;
 /// Longer lines are cut into pieces of this size.
 const LINE_BYTES: usize = 16 << 10;
+
+/// How many chunks of output a live reader may be behind.
+const LIVE_CHUNKS: usize = 256;
 
 /// What a reader wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,11 +33,28 @@ pub struct Want {
     pub limit_bytes: Option<usize>,
 }
 
+/// Which of a process's outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stream {
+    Stdout,
+    Stderr,
+}
+
+impl Stream {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+        }
+    }
+}
+
 /// The logs of one container, over its runs.
 #[derive(Debug)]
 pub struct ContainerLog {
     dir: PathBuf,
     progress: watch::Sender<Progress>,
+    live: broadcast::Sender<(Stream, Bytes)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -54,19 +75,18 @@ struct Writer {
 
 impl ContainerLog {
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, progress: watch::Sender::new(Progress::default()) }
+        Self { dir, progress: watch::Sender::new(Progress::default()), live: broadcast::Sender::new(LIVE_CHUNKS) }
     }
 
     fn path(&self, run: u32) -> PathBuf {
         self.dir.join(format!("{run}.log"))
     }
 
-    /// Begins the log of a run. Output is taken until both pipes are closed; the future resolves then.
+    /// Begins the log of a run. Output is taken until all its streams are closed; the future resolves then.
     pub fn begin(
         self: &Arc<Self>,
         run: u32,
-        stdout: OwnedFd,
-        stderr: OwnedFd,
+        outputs: Vec<(Stream, OwnedFd)>,
     ) -> io::Result<impl Future<Output = ()> + Send + 'static + use<>> {
         fs::create_dir_all(&self.dir)?;
         if let Some(old) = run.checked_sub(2) {
@@ -76,15 +96,21 @@ impl ContainerLog {
             }
         }
         let writer = Arc::new(Mutex::new(Writer::open(self.path(run))?));
-        let outputs =
-            [("stdout", pipe::Receiver::from_owned_fd(stdout)?), ("stderr", pipe::Receiver::from_owned_fd(stderr)?)];
+        let mut copies = Vec::new();
         self.progress.send_replace(Progress { run, lines: 0, closed: false });
-        let copies = outputs.map(|(stream, pipe)| copy(pipe, stream, Arc::clone(&writer), self.progress.clone()));
-        let progress = self.progress.clone();
+        for (stream, end) in outputs {
+            copies.push(copy(stream_of(end)?, stream, Arc::clone(self), Arc::clone(&writer)));
+        }
+        let log = Arc::clone(self);
         Ok(async move {
             futures::future::join_all(copies).await;
-            progress.send_modify(|p| p.closed = true);
+            log.progress.send_modify(|p| p.closed = true);
         })
+    }
+
+    /// What the container writes from now on, as it writes it. A reader that is too slow misses some.
+    pub fn live(&self) -> broadcast::Receiver<(Stream, Bytes)> {
+        self.live.subscribe()
     }
 
     /// The lines asked for, and with `follow` those to come until the run ends.
@@ -135,40 +161,57 @@ impl ContainerLog {
     }
 }
 
-async fn copy(
-    pipe: pipe::Receiver,
-    stream: &'static str,
-    writer: Arc<Mutex<Writer>>,
-    progress: watch::Sender<Progress>,
-) {
-    let mut reader = tokio::io::BufReader::with_capacity(LINE_BYTES, pipe);
+async fn copy(mut source: pipe::Receiver, stream: Stream, log: Arc<ContainerLog>, writer: Arc<Mutex<Writer>>) {
+    let mut chunk = vec![0; LINE_BYTES];
+    let mut open = Vec::new();
     loop {
-        let chunk = match reader.fill_buf().await {
-            Ok(chunk) if !chunk.is_empty() => chunk,
-            _ => return,
-        };
-        // A line that is not whole yet waits in the buffer, unless the buffer is full.
-        let (used, partial) = match chunk.iter().rposition(|b| *b == b'\n') {
-            Some(last) => (last + 1, false),
-            None => (chunk.len(), true),
-        };
-        let mut pieces: Vec<Vec<u8>> = chunk[..used].split_inclusive(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
-        reader.consume(used);
-        if partial {
-            let mut rest = Vec::new();
-            let budget = LINE_BYTES - pieces[0].len().min(LINE_BYTES);
-            let mut limited = tokio::io::AsyncReadExt::take(&mut reader, budget as u64);
-            if limited.read_until(b'\n', &mut rest).await.is_ok() {
-                pieces[0].extend(rest);
+        // A terminal nobody has open any more is an error to read.
+        let read = source.read(&mut chunk).await.unwrap_or(0);
+        if read > 0 && log.live.receiver_count() > 0 {
+            log.live.send((stream, Bytes::copy_from_slice(&chunk[..read]))).ok();
+        }
+        open.extend_from_slice(&chunk[..read]);
+        let mut pieces: Vec<Vec<u8>> = Vec::new();
+        while let Some(end) = piece(&open, read == 0) {
+            pieces.push(open.drain(..end).collect());
+        }
+        if !pieces.is_empty() {
+            let written = writer.lock().unwrap_or_else(PoisonError::into_inner).append(stream.name(), &pieces);
+            if let Err(error) = written {
+                tracing::warn!(%error, "container output is lost");
             }
+            log.progress.send_modify(|p| p.lines += pieces.len() as u64);
         }
-        let count = pieces.len() as u64;
-        let written = writer.lock().unwrap_or_else(PoisonError::into_inner).append(stream, &pieces);
-        if let Err(error) = written {
-            tracing::warn!(%error, "container output is lost");
+        if read == 0 {
+            return;
         }
-        progress.send_modify(|p| p.lines += count);
     }
+}
+
+/// Where the first piece to store ends: after a whole line, in a line that is too long, or at the end of everything.
+fn piece(open: &[u8], last: bool) -> Option<usize> {
+    let line = open.iter().position(|b| *b == b'\n').map(|at| at + 1);
+    let end = line.or((open.len() >= LINE_BYTES || last).then_some(open.len()));
+    end.map(|end| end.min(LINE_BYTES)).filter(|end| *end > 0)
+}
+
+/// Our end of a pipe or terminal, for reading as it comes.
+pub(super) fn stream_of(end: OwnedFd) -> io::Result<pipe::Receiver> {
+    nonblocking(&end)?;
+    // Unchecked because a terminal is no pipe; it is waited for and read in the same way.
+    pipe::Receiver::from_file_unchecked(File::from(end))
+}
+
+/// Our end of a pipe or terminal, for writing.
+pub(super) fn sink_of(end: OwnedFd) -> io::Result<pipe::Sender> {
+    nonblocking(&end)?;
+    pipe::Sender::from_file_unchecked(File::from(end))
+}
+
+fn nonblocking(end: &OwnedFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(end, FcntlArg::F_GETFL)?);
+    fcntl(end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 impl Writer {
@@ -312,24 +355,30 @@ mod tests {
         String::from_utf8(all.concat()).unwrap()
     }
 
-    fn pipes() -> ([OwnedFd; 2], [std::io::PipeWriter; 2]) {
+    fn pipes() -> (Vec<(Stream, OwnedFd)>, [std::io::PipeWriter; 2]) {
         let (out, out_end) = std::io::pipe().unwrap();
         let (err, err_end) = std::io::pipe().unwrap();
-        ([out.into(), err.into()], [out_end, err_end])
+        (vec![(Stream::Stdout, out.into()), (Stream::Stderr, err.into())], [out_end, err_end])
     }
 
     #[tokio::test]
     async fn a_follower_sees_everything_until_the_run_ends() {
         let dir = tempfile::tempdir().unwrap();
         let log = Arc::new(ContainerLog::new(dir.path().join("c")));
-        let ([out, err], [mut out_end, err_end]) = pipes();
-        let written = tokio::spawn(log.begin(0, out, err).unwrap());
+        let (outputs, [mut out_end, err_end]) = pipes();
+        let mut live = log.live();
+        let written = tokio::spawn(log.begin(0, outputs).unwrap());
         out_end.write_all(b"one\n").unwrap();
         let followed = log.read(Want { follow: true, ..Want::default() }).unwrap();
         out_end.write_all(b"two\nthree").unwrap();
         drop((out_end, err_end));
         assert_eq!(text(followed).await, "one\ntwo\nthree");
         written.await.unwrap();
+        let mut raw = Vec::new();
+        while let Ok((_, bytes)) = live.try_recv() {
+            raw.extend(bytes);
+        }
+        assert_eq!(raw, b"one\ntwo\nthree");
         let tail = log.read(Want { tail_lines: Some(2), limit_bytes: Some(6), ..Want::default() }).unwrap();
         assert_eq!(text(tail).await, "two\nth");
     }
@@ -340,10 +389,10 @@ mod tests {
         let log = Arc::new(ContainerLog::new(dir.path().join("c")));
         assert!(log.read(Want { previous: true, ..Want::default() }).is_err());
         for run in 0..3 {
-            let ([out, err], [mut out_end, _]) = pipes();
+            let (outputs, [mut out_end, _]) = pipes();
             writeln!(out_end, "run {run}").unwrap();
             drop(out_end);
-            log.begin(run, out, err).unwrap().await;
+            log.begin(run, outputs).unwrap().await;
         }
         assert_eq!(text(log.read(Want { previous: true, ..Want::default() }).unwrap()).await, "run 1\n");
         assert!(!dir.path().join("c/0.log").exists());

@@ -6,6 +6,7 @@
 
 mod backoff;
 mod cgroup;
+mod console;
 mod container;
 mod context;
 mod env;
@@ -20,7 +21,9 @@ mod prober;
 mod publish;
 mod registration;
 mod rootfs;
+mod session;
 mod status;
+mod terminal;
 mod token;
 mod volume;
 
@@ -39,7 +42,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::event::Recorder;
-use crate::net::{Netns, NodeNet};
+use crate::net::NodeNet;
 use crate::tasks::Tasks;
 
 pub use cgroup::{Cgroup, CgroupError};
@@ -91,7 +94,8 @@ struct Shown {
     first_container: String,
     board: watch::Receiver<Board>,
     logs: BTreeMap<String, Arc<ContainerLog>>,
-    netns: Option<Netns>,
+    /// While its containers may run.
+    live: Option<Arc<Context>>,
 }
 
 /// Why something about a pod can't be had.
@@ -172,7 +176,7 @@ impl Agent {
 
     /// Connects to a port of a pod as from inside it: to `127.0.0.1`.
     pub async fn dial_pod(&self, namespace: &str, name: &str, port: u16) -> Result<TcpStream, AskError> {
-        let netns = self.ask(namespace, name, |shown| shown.netns.clone())?;
+        let netns = self.ask(namespace, name, |shown| shown.live.as_ref().map(|ctx| ctx.net.netns.clone()))?;
         let not_running = || AskError::NotRunning { pod: name.to_owned(), container: "(any)".to_owned() };
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let dialed = netns.ok_or_else(not_running)?.dial(addr).await;
@@ -241,21 +245,22 @@ impl Agent {
             first_container: first.unwrap_or_default(),
             board: board.subscribe(),
             logs: logs.clone(),
-            netns: None,
+            live: None,
         };
         self.shown().insert(key(pod), shown);
     }
 
-    fn serve_dials(&self, ctx: &Context) {
+    /// Lets others reach into the pod.
+    fn plug(&self, ctx: &Arc<Context>) {
         if let Some(shown) = self.shown().get_mut(&key(&ctx.pod)).filter(|shown| shown.uid == ctx.pod.uid()) {
-            shown.netns = Some(ctx.net.netns.clone());
+            shown.live = Some(Arc::clone(ctx));
         }
     }
 
     /// Ends the pod's network for others. Its log can still be read.
     fn unplug(&self, pod: &Pod) {
         if let Some(shown) = self.shown().get_mut(&key(pod)).filter(|shown| shown.uid == pod.uid()) {
-            shown.netns = None;
+            shown.live = None;
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::Agent;
+use super::console::Consoles;
 use super::container::supervise;
 use super::context::Context;
 use super::env::Facts;
@@ -173,6 +174,7 @@ async fn try_setup(
         volumes,
         board: board.clone(),
         logs: logs.clone(),
+        consoles: Consoles::default(),
         _intercepted: intercepted,
     })
 }
@@ -194,7 +196,7 @@ impl Group {
 async fn live(ctx: &Arc<Context>, desired: &mut watch::Receiver<Desired>) {
     let fresh =
         tokio::spawn(token::keep_fresh(ctx.agent.client.clone(), Arc::clone(&ctx.pod), ctx.volumes.tokens.clone()));
-    ctx.agent.serve_dials(ctx);
+    ctx.agent.plug(ctx);
     let mut sidecars: Vec<Group> = Vec::new();
     if init(ctx, &mut sidecars, desired).await {
         let spec = ctx.pod.spec.clone().unwrap_or_default();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Probe};
-use nix::sys::signal::Signal;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::context::Context;
+use super::launch::Streams;
 use super::probe::{self, Check, Streak, Timing};
 
 /// What probes find out.
@@ -25,7 +25,6 @@ pub(super) enum Finding {
 struct Prober {
     ctx: Arc<Context>,
     container: Arc<Container>,
-    pid: i32,
     report: UnboundedSender<Finding>,
 }
 
@@ -33,11 +32,10 @@ struct Prober {
 pub(super) fn start(
     ctx: &Arc<Context>,
     container: &Arc<Container>,
-    pid: i32,
     report: &UnboundedSender<Finding>,
     tasks: &mut JoinSet<()>,
 ) {
-    let prober = Prober { ctx: Arc::clone(ctx), container: Arc::clone(container), pid, report: report.clone() };
+    let prober = Prober { ctx: Arc::clone(ctx), container: Arc::clone(container), report: report.clone() };
     tasks.spawn(async move {
         if let Some(startup) = &prober.container.startup_probe
             && !prober.startup(startup).await
@@ -133,12 +131,12 @@ impl Prober {
         let Check::Exec(argv) = check else {
             return probe::ask(check, self.ctx.agent.net.netns(), timing.timeout).await;
         };
-        let mut process = self.ctx.exec(&self.container, self.pid, argv.clone()).await?;
+        let mut process = self.ctx.exec(&self.container.name, argv.clone(), Streams::None).await?;
         match timeout(timing.timeout, process.ended()).await {
             Ok(exit) if exit.code == 0 => Ok(()),
             Ok(exit) => Err(format!("command {argv:?} exited with {}", exit.code)),
             Err(_) => {
-                process.signal(Signal::SIGKILL);
+                process.kill_group();
                 Err(format!("command {argv:?} timed out"))
             }
         }

@@ -5,6 +5,8 @@
 
 mod deployment;
 mod endpoints;
+mod job;
+mod job_plan;
 mod owned;
 mod pods;
 mod progress;
@@ -22,6 +24,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::controller::{self, Action, Controller};
@@ -67,6 +70,9 @@ pub fn start(client: &Client, events: &Recorder, node_name: &str, tasks: &Tasks)
     run(controller, replicaset::reconcile, &context, tasks);
     let controller = Controller::new(Api::<StatefulSet>::all(client.clone()), any()).owns(pods(), any());
     run(controller, statefulset::reconcile, &context, tasks);
+
+    let controller = Controller::new(Api::<Job>::all(client.clone()), any()).owns(pods(), any());
+    run(controller, job::reconcile, &context, tasks);
 
     let controller = Controller::new(Api::<Service>::all(client.clone()), any());
     let services = controller.store();

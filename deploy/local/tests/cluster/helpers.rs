@@ -122,6 +122,11 @@ impl TestCluster {
         self.until(name, is_ready).await
     }
 
+    pub async fn log_of(&self, pod: &str, container: &str) -> String {
+        let parameters = LogParams { container: Some(container.to_owned()), ..LogParams::default() };
+        self.api::<Pod>().logs(pod, &parameters).await.unwrap()
+    }
+
     pub async fn log(&self, pod: &str) -> String {
         self.api::<Pod>().logs(pod, &LogParams::default()).await.unwrap()
     }

@@ -9,4 +9,5 @@ mod pods;
 mod refusals;
 mod server;
 mod services;
+mod sessions;
 mod workloads;

@@ -1,6 +1,7 @@
-//! Deployments and StatefulSets.
+//! Deployments, StatefulSets and Jobs.
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -65,5 +66,42 @@ async fn a_stateful_set_names_its_pods_in_order() {
     let started = |pod: &Pod| pod.status.as_ref().unwrap().start_time.clone().unwrap().0;
     assert!(started(&first) <= started(&second));
     assert_eq!(first.spec.unwrap().hostname.as_deref(), Some("db-0"));
+    c.cluster.shutdown().await;
+}
+
+fn has_condition(job: &Job, kind: &str) -> bool {
+    job.status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == kind && c.status == "True")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_completes_beside_a_native_sidecar() {
+    let Some(c) = cluster().await else { return };
+    let mut sidecar = serving("sidecar");
+    sidecar["restartPolicy"] = json!("Always");
+    let work = json!({"name": "work", "image": "busybox", "command": ["/bin/sh", "-c", "echo worked as $JOB_COMPLETION_INDEX"]});
+    let template = json!({"spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1,
+        "initContainers": [sidecar], "containers": [work]}});
+    let spec = json!({"completions": 3, "parallelism": 2, "completionMode": "Indexed", "template": template});
+    c.create::<Job>(json!({"metadata": {"name": "sum"}, "spec": spec})).await;
+    let done = c.until::<Job>("sum", |job| has_condition(job, "Complete")).await;
+    let status = done.status.unwrap();
+    assert_eq!((status.succeeded, status.failed, status.completed_indexes.as_deref()), (Some(3), None, Some("0-2")));
+    for pod in c.api::<Pod>().list(&ListParams::default()).await.unwrap().items {
+        let index = &pod.labels()["batch.kubernetes.io/job-completion-index"];
+        assert_eq!(c.log_of(&pod.name_any(), "work").await, format!("worked as {index}\n"));
+    }
+    c.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_keeps_failing_gives_up() {
+    let Some(c) = cluster().await else { return };
+    let fail = json!({"name": "work", "image": "busybox", "command": ["/bin/sh", "-c", "exit 3"]});
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [fail]}});
+    c.create::<Job>(json!({"metadata": {"name": "sum"}, "spec": {"backoffLimit": 1, "template": template}})).await;
+    let failed = c.until::<Job>("sum", |job| has_condition(job, "Failed")).await;
+    let status = failed.status.unwrap();
+    let why = status.conditions.unwrap().into_iter().find(|c| c.type_ == "Failed").unwrap().reason;
+    assert_eq!((status.failed, why.as_deref()), (Some(2), Some("BackoffLimitExceeded")));
     c.cluster.shutdown().await;
 }
