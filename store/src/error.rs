@@ -73,6 +73,29 @@ pub enum Error {
     #[error("the log in {dir} was closed", dir = dir.display())]
     Closed { dir: PathBuf },
 
+    #[error("{path} is no export of an event log ({found}): name a file that `fsm log export` wrote", path = path.display())]
+    NoExport { path: PathBuf, found: &'static str },
+
+    #[error(
+        "the export {path} is damaged: {why}; records up to seq {kept} are intact. Export the history again, or go on with these",
+        path = path.display()
+    )]
+    ExportDamaged {
+        path: PathBuf,
+        why: String,
+        /// The last record before the damage.
+        kept: Seq,
+    },
+
+    #[error("{path} is an export, which takes no more records: `fsm log import` makes a log of it", path = path.display())]
+    ReadOnly { path: PathBuf },
+
+    #[error("{dir} holds an event log already: name a directory that is empty, or that there isn't yet", dir = dir.display())]
+    Occupied { dir: PathBuf },
+
+    #[error("{path} holds no records, so no log can begin with it", path = path.display())]
+    EmptyExport { path: PathBuf },
+
     #[error("no snapshot is older than seq {before}: take one first, or the records would be gone for good")]
     NoSnapshot { before: Seq },
 }

@@ -15,6 +15,9 @@ use crate::{Record, Seq};
 /// The most that the records of one frame may take before compression. Bounds what a reader has to allocate.
 pub const MAX_BODY_BYTES: u64 = 64 << 20;
 
+/// More than any frame or other stored thing can take.
+pub(crate) const MAX_FRAME_BYTES: u64 = 2 * MAX_BODY_BYTES;
+
 /// zstd level 1: on Kubernetes objects it takes a tenth of the time of level 9 for 1.2 times its size.
 const COMPRESSION_LEVEL: i32 = 1;
 

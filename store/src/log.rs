@@ -1,6 +1,7 @@
 //! What every event log promises, whatever stores it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -67,4 +68,17 @@ pub trait EventLog: Send + Sync + 'static {
     /// For every name the newest snapshot older than `before` is kept with every record after it, so each state can still be rebuilt at
     /// `before` and later. With a name that has no such snapshot, nothing is dropped. Without any snapshot it is [`Error::NoSnapshot`].
     fn compact(&self, before: Seq) -> BoxFuture<'static, Result<Seq, Error>>;
+
+    /// Drops what is older or more than `retention` says, by the rules of [`compact`](Self::compact); gives the oldest record that is
+    /// kept. Without a snapshot nothing is dropped.
+    fn retain(&self, retention: Retention, now: Timestamp) -> BoxFuture<'static, Result<Seq, Error>>;
+}
+
+/// How much history is kept. Both limits hold as far as snapshots allow: a state that can be rebuilt is never lost half.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Records of the last so much time are kept; without it all of them.
+    pub age: Option<Duration>,
+    /// The newest records are kept whose frames have so many bytes together; without it all of them.
+    pub bytes: Option<u64>,
 }

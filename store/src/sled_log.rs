@@ -12,6 +12,7 @@ mod commit;
 mod durable;
 mod engine;
 mod head;
+mod import;
 mod open;
 mod place;
 mod read;
@@ -30,7 +31,7 @@ use futures::future::BoxFuture;
 use self::commit::Committer;
 use self::store::Store;
 pub use self::verify::{Gap, LogSummary};
-use crate::{Entry, Error, EventLog, Options, Records, Seq, Snapshot, Timestamp};
+use crate::{Entry, Error, EventLog, ExportFile, Options, Records, Retention, Seq, Snapshot, Timestamp};
 
 /// An [`EventLog`] in a directory. One process can have it open at a time.
 ///
@@ -50,6 +51,11 @@ impl SledLog {
     /// that was acknowledged is missing.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self, Error> {
         open::open(dir.as_ref(), options)
+    }
+
+    /// Makes a new log of an export: the same records under the same seqs and times, the same snapshots, the same hashes.
+    pub fn import(dir: impl AsRef<Path>, export: &ExportFile) -> Result<(), Error> {
+        import::import(dir.as_ref(), export)
     }
 
     /// Walks all frames from the oldest to the last: checksums, order, hash chain. `each` sees every frame that is intact.
@@ -112,5 +118,9 @@ impl EventLog for SledLog {
 
     fn compact(&self, before: Seq) -> BoxFuture<'static, Result<Seq, Error>> {
         Store::in_background(&self.store, move |store| store.compact(before))
+    }
+
+    fn retain(&self, retention: Retention, now: Timestamp) -> BoxFuture<'static, Result<Seq, Error>> {
+        Store::in_background(&self.store, move |store| store.retain(retention, now))
     }
 }

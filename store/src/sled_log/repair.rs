@@ -24,7 +24,7 @@ impl Store {
                 let end = frame.header().map_or(frame.first_seq, |header| header.last_seq());
                 given = given.max(end.0);
                 self.write_aside(frame.first_seq, &frame.bytes)?;
-                self.remove_frame(frame.first_seq)?;
+                self.remove_frame(&frame)?;
             }
             self.drop_snapshots_after(Seq(cut.0 - 1))?;
             self.flush()?;

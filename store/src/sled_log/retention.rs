@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 use super::engine::engine;
 use super::store::Store;
 use crate::frame::FrameHash;
-use crate::{Error, Seq, Snapshot};
-
-const MAGIC: &[u8; 4] = b"FSMS";
-const FORMAT: u16 = 1;
-/// Magic, format, two zero bytes, length before compression, checksum of all that follows.
-const HEADER_BYTES: usize = 4 + 2 + 2 + 8 + 4;
-const COMPRESSION_LEVEL: i32 = 1;
+use crate::packed::{pack, unpack};
+use crate::{Error, Retention, Seq, Snapshot, Timestamp};
 
 impl Store {
     pub(super) fn put_snapshot(&self, name: &str, seq: Seq, bytes: &[u8]) -> Result<(), Error> {
         let value = pack(bytes).map_err(|error| Error::io(format!("pack the snapshot {name:?}"), error))?;
-        engine(&self.dir, "store a snapshot", || self.snapshots.insert(key(name, seq), value))?;
+        self.put_packed_snapshot(name, seq, value)?;
         self.flush()
+    }
+
+    pub(super) fn put_packed_snapshot(&self, name: &str, seq: Seq, value: Vec<u8>) -> Result<(), Error> {
+        engine(&self.dir, "store a snapshot", || self.snapshots.insert(key(name, seq), value))?;
+        Ok(())
     }
 
     pub(super) fn latest_snapshot(&self, name: &str, at_or_before: Seq) -> Result<Option<Snapshot>, Error> {
@@ -51,11 +51,43 @@ impl Store {
         // The mark goes first: what lies below it is no longer part of the log, removed or not.
         self.set_floor(kept.first_seq, hash)?;
         while let Some(frame) = self.frame_at_or_before(before_kept)? {
-            self.remove_frame(frame.first_seq)?;
+            self.remove_frame(&frame)?;
         }
         self.drop_snapshots(|name, seq| bases.get(name).is_some_and(|base| seq < *base))?;
         self.flush()?;
         Ok(self.first())
+    }
+
+    pub(super) fn retain(&self, retention: Retention, now: Timestamp) -> Result<Seq, Error> {
+        let mut before = self.first();
+        if let Some(age) = retention.age {
+            let oldest = now.0.saturating_sub(u64::try_from(age.as_micros()).unwrap_or(u64::MAX));
+            before = before.max(self.at(Timestamp(oldest))?.next());
+        }
+        if let Some(bytes) = retention.bytes {
+            before = before.max(self.newest_of(bytes)?);
+        }
+        if before <= self.first() {
+            return Ok(self.first());
+        }
+        match self.compact(before) {
+            Err(Error::NoSnapshot { .. }) => Ok(self.first()),
+            done => done,
+        }
+    }
+
+    /// The oldest seq such that the frames from there on have at most so many bytes.
+    fn newest_of(&self, bytes: u64) -> Result<Seq, Error> {
+        let mut total = self.frame_bytes()?;
+        let mut first = self.first();
+        while total > bytes
+            && let Some(frame) = self.frame_at_or_after(first)?
+        {
+            total = total.saturating_sub(frame.bytes.len() as u64);
+            let header = frame.header().map_err(|error| self.frame_error(frame.first_seq, &error))?;
+            first = header.last_seq().next();
+        }
+        Ok(first)
     }
 
     pub(super) fn drop_snapshots_after(&self, seq: Seq) -> Result<(), Error> {
@@ -96,27 +128,4 @@ fn parse_key(key: &[u8]) -> Option<(&str, Seq)> {
     let (length, rest) = key.split_first_chunk::<4>()?;
     let (name, seq) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
     Some((std::str::from_utf8(name).ok()?, Seq(u64::from_be_bytes(seq.try_into().ok()?))))
-}
-
-fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let packed = zstd::bulk::compress(bytes, COMPRESSION_LEVEL)?;
-    let mut value = Vec::with_capacity(HEADER_BYTES + packed.len());
-    value.extend_from_slice(MAGIC);
-    value.extend_from_slice(&FORMAT.to_le_bytes());
-    value.extend_from_slice(&[0; 2]);
-    value.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
-    value.extend_from_slice(&crc32fast::hash(&packed).to_le_bytes());
-    value.extend_from_slice(&packed);
-    Ok(value)
-}
-
-fn unpack(value: &[u8]) -> Option<Vec<u8>> {
-    let (header, packed) = value.split_at_checked(HEADER_BYTES)?;
-    let length = u64::from_le_bytes(header.get(8..16)?.try_into().ok()?);
-    let checksum = u32::from_le_bytes(header.get(16..20)?.try_into().ok()?);
-    if header.get(..4)? != MAGIC || header.get(4..6)? != FORMAT.to_le_bytes() || crc32fast::hash(packed) != checksum {
-        return None;
-    }
-    let bytes = zstd::bulk::decompress(packed, usize::try_from(length).ok()?).ok()?;
-    (bytes.len() as u64 == length).then_some(bytes)
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -32,6 +32,8 @@ pub(super) struct Store {
     committed: watch::Sender<Seq>,
     recent: Mutex<VecDeque<RecordBatch>>,
     first: AtomicU64,
+    /// Bytes of all frames; counted when it is first asked for, and followed from then on.
+    frame_bytes: OnceLock<AtomicU64>,
     pub(super) damage: Option<Error>,
     /// Released after the engine.
     _place: Arc<Place>,
@@ -58,6 +60,7 @@ impl Store {
             committed,
             recent: Mutex::default(),
             first,
+            frame_bytes: OnceLock::new(),
             damage: None,
             _place: place,
             db,
@@ -108,10 +111,33 @@ impl Store {
         batch.first().is_some_and(|record| record.seq <= seq).then(|| Arc::clone(batch))
     }
 
-    /// Hands a frame to the storage engine. It is not durable before the flush.
+    /// Stores a frame, and hands it to the kernel.
     pub(super) fn put_frame(&self, first_seq: Seq, bytes: Vec<u8>) -> Result<(), Error> {
-        engine(&self.dir, "store a frame", || self.frames.insert(key(first_seq), bytes))?;
+        self.insert_frame(first_seq, bytes)?;
         self.flush()
+    }
+
+    /// Hands a frame to the storage engine. It survives nothing before the flush.
+    pub(super) fn insert_frame(&self, first_seq: Seq, bytes: Vec<u8>) -> Result<(), Error> {
+        let length = bytes.len() as u64;
+        engine(&self.dir, "store a frame", || self.frames.insert(key(first_seq), bytes))?;
+        if let Some(total) = self.frame_bytes.get() {
+            total.fetch_add(length, Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Bytes of all frames that are kept.
+    pub(super) fn frame_bytes(&self) -> Result<u64, Error> {
+        if let Some(total) = self.frame_bytes.get() {
+            return Ok(total.load(Ordering::Acquire));
+        }
+        let mut total = 0;
+        for frame in self.frames.range(key(self.first())..) {
+            total += engine(&self.dir, "measure its frames", || frame)?.1.len() as u64;
+        }
+        // A frame that came meanwhile may be missing: the limit is no exact one.
+        Ok(self.frame_bytes.get_or_init(|| AtomicU64::new(total)).load(Ordering::Acquire))
     }
 
     pub(super) fn flush(&self) -> Result<(), Error> {
@@ -168,8 +194,13 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn remove_frame(&self, first_seq: Seq) -> Result<(), Error> {
-        engine(&self.dir, "remove a frame", || self.frames.remove(key(first_seq))).map(|_frame| ())
+    pub(super) fn remove_frame(&self, frame: &StoredFrame) -> Result<(), Error> {
+        engine(&self.dir, "remove a frame", || self.frames.remove(key(frame.first_seq)))?;
+        if let Some(total) = self.frame_bytes.get() {
+            let length = frame.bytes.len() as u64;
+            let _ = total.fetch_update(Ordering::AcqRel, Ordering::Acquire, |total| Some(total.saturating_sub(length)));
+        }
+        Ok(())
     }
 
     pub(super) fn stored_bytes(&self) -> Result<u64, Error> {

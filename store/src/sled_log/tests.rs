@@ -1,3 +1,5 @@
+#[cfg(target_os = "linux")]
+mod boundaries;
 mod crash;
 mod damage;
 mod group_commit;
