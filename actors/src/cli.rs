@@ -1,12 +1,15 @@
 //! The program `fsm-controller`.
 
 mod known;
+mod retention;
 mod run;
 mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
+pub use retention::{Retain, age as parse_age, bytes as parse_bytes};
 pub use run::main;
 
 use crate::ca::SECRET_NAME;
@@ -52,6 +55,18 @@ pub struct Args {
     /// What an acknowledged record survives
     #[arg(long, value_enum, default_value_t)]
     pub durability: Durability,
+
+    /// A snapshot of the state is taken after so many records, and when the controller ends
+    #[arg(long, value_name = "RECORDS", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..))]
+    pub snapshot_every: u64,
+
+    /// History that is older is dropped, as far as snapshots allow (hours, minutes, seconds: 720h, 90m); 0s keeps all of it
+    #[arg(long, value_name = "DURATION", default_value = "720h", value_parser = retention::age)]
+    pub retain_age: Retain<Duration>,
+
+    /// The oldest history is dropped beyond this size of compressed records (bytes, KiB, MiB, GiB); 0 keeps all of it
+    #[arg(long, value_name = "BYTES", default_value = "8GiB", value_parser = retention::bytes)]
+    pub retain_bytes: Retain<u64>,
 
     /// Image of the sidecar where neither MeshConfig nor annotations name one
     #[arg(long, env = "FSM_DEFAULT_SIDECAR_IMAGE", default_value = "")]

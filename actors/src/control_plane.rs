@@ -20,7 +20,7 @@ use crate::FactSink;
 use crate::catalog::{Batch, Catalog, CatalogActor, CatalogMachine, ObjectName};
 use crate::concern::injection::Injection;
 use crate::concern::{Concern, ConcernActor, ConcernMachine, FromCore};
-use crate::core::{CONCERNS, Core, Skips, rebuild};
+use crate::core::{CONCERNS, Core, RebuildError, Skips, rebuild};
 use crate::publish::{ConfigOf, Counters, PublisherActor, PublisherMachine, StreamService};
 use crate::shell::{Failure, Shell, Work};
 
@@ -45,8 +45,8 @@ impl Default for Options {
 /// Why a control plane did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the log can't be read: {0}")]
-    Log(#[from] fsm_store::Error),
+    #[error("the state can't be rebuilt from the log: {0}")]
+    Log(#[from] RebuildError),
     #[error("no thread for the actors: {0}")]
     Thread(#[from] std::io::Error),
     #[error("the actors ended before they began: see the log output")]

@@ -4,13 +4,16 @@
 //! which a batch ended; as a configuration depends on nothing but the records up to its seq, a replay can compute the one of
 //! any seq, whatever batches there were.
 
+mod rebuild;
+pub mod snapshot;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use fsm_proxy_config::{ConfigSet, Digest};
-use fsm_store::{EventLog, Record, Seq};
-use futures::StreamExt;
+use fsm_store::{Record, Seq};
 
+use crate::catalog::view::Account;
 use crate::catalog::{Catalog, Delta, ObjectName};
 use crate::concern::certs::Certs;
 use crate::concern::injection::Injection;
@@ -19,6 +22,8 @@ use crate::concern::splits::Splits;
 use crate::concern::{Change, Concern, Step};
 use crate::fact::{Fact, InvalidFact};
 use crate::publish::{Followed, ProxyUpdate, Publisher};
+
+pub use rebuild::{RebuildError, SNAPSHOT, rebuild};
 
 /// All state machines of the control plane, at one seq.
 #[derive(Clone, Debug, Default)]
@@ -146,6 +151,21 @@ impl Core {
         self.publisher.config_of(proxy, self.catalog.seq())
     }
 
+    /// Says whose updates [`Core::apply`] gives from now on.
+    pub fn follow(&mut self, followed: Followed) {
+        self.publisher.follow(followed);
+    }
+
+    /// Followed proxies that left the mesh since the last call, or are somebody else now: their streams have to begin anew.
+    pub fn take_left(&mut self) -> BTreeSet<ObjectName> {
+        self.publisher.take_left()
+    }
+
+    /// The service account of a proxy; none if there is no such proxy.
+    pub fn account_of(&self, proxy: &ObjectName) -> Option<&Account> {
+        self.publisher.account_of(proxy)
+    }
+
     /// All proxies, in the order of their names.
     pub fn proxies(&self) -> impl Iterator<Item = &ObjectName> {
         self.publisher.all_proxies().map(|(proxy, _)| proxy)
@@ -190,30 +210,6 @@ pub(crate) fn read(record: &Record) -> Fact {
 /// What stands for a record that the catalog leaves out.
 pub(crate) fn left_out(record: &Record) -> Fact {
     Fact::Unknown { topic: record.entry.topic.clone() }
-}
-
-/// The state after all records up to and including `upto`.
-///
-/// A record that makes a state machine panic is left out for that state machine, as in the running control plane; which ones
-/// these are is in the core that comes back. `skips` are known already.
-pub async fn rebuild(log: &dyn EventLog, upto: Seq, mut skips: Skips) -> Result<Core, fsm_store::Error> {
-    'again: loop {
-        let mut core = Core::leaving_out(skips.clone());
-        let mut batches = log.read(Seq::ZERO);
-        while let Some(batch) = batches.next().await {
-            for record in batch?.iter() {
-                if record.seq > upto {
-                    return Ok(core);
-                }
-                if let Err(Panicked { machine, seq }) = core.try_apply_one(record) {
-                    skips.insert((machine, seq));
-                    tracing::error!(actor = machine, seq = seq.0, "record left out: it makes this state machine panic");
-                    continue 'again;
-                }
-            }
-        }
-        return Ok(core);
-    }
 }
 
 #[cfg(test)]

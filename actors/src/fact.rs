@@ -34,6 +34,8 @@ pub enum Fact {
     PodAdmitted(PodAdmitted),
     /// A controller began to work on this log.
     ControllerStarted(ControllerStarted),
+    /// A controller ended in good order. Without this record before the next start it was killed, or crashed.
+    ControllerStopped(ControllerStopped),
     /// Digests of the state machines at one seq, so that a replay can prove itself.
     StateDigest(StateDigest),
     /// A fact of a newer version.
@@ -172,6 +174,12 @@ pub struct ControllerStarted {
     pub otlp_endpoint: String,
 }
 
+/// What a controller leaves behind when it ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerStopped {
+    pub mesh_name: String,
+}
+
 /// Digests of the state machines after applying all records up to and including `seq`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDigest {
@@ -220,6 +228,7 @@ impl Fact {
             Self::CertificateIssued(fact) => ("certificate", fact.identity.to_string(), json(fact)),
             Self::PodAdmitted(fact) => ("admission", format!("{}/{}", fact.namespace, fact.pod), json(fact)),
             Self::ControllerStarted(fact) => ("controller", fact.mesh_name.clone(), json(fact)),
+            Self::ControllerStopped(fact) => ("controller-end", fact.mesh_name.clone(), json(fact)),
             Self::StateDigest(fact) => ("digest", fact.seq.to_string(), json(fact)),
             Self::Unknown { topic } => (topic.as_str(), String::new(), b"{}".to_vec()),
         };
@@ -244,6 +253,7 @@ impl Fact {
             "certificate" => Self::CertificateIssued(read(entry)?),
             "admission" => Self::PodAdmitted(read(entry)?),
             "controller" => Self::ControllerStarted(read(entry)?),
+            "controller-end" => Self::ControllerStopped(read(entry)?),
             "digest" => Self::StateDigest(read(entry)?),
             _ => Self::Unknown { topic: entry.topic.clone() },
         })

@@ -22,6 +22,7 @@ pub mod publish;
 pub mod replay;
 pub mod serve;
 pub mod shell;
+pub mod snapshots;
 mod span;
 pub mod telemetry;
 mod trace;

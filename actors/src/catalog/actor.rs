@@ -63,15 +63,14 @@ impl CatalogMachine {
         AppliedStep { seq: record.seq, fact, catalog: self.catalog.clone(), delta, trace: record.entry.trace }
     }
 
+    /// Every so many records, and when a controller begins and ends, so that a short run proves something too.
     fn digest_is_due(&self, steps: &[AppliedStep]) -> bool {
-        match (steps.first(), steps.last()) {
-            (Some(first), Some(last)) => {
-                // Records of digests alone must not lead to more of them.
-                steps.iter().any(|step| !matches!(step.fact, Fact::StateDigest(_)))
-                    && (first.seq.0 - 1) / self.digest_every != last.seq.0 / self.digest_every
-            }
-            _ => false,
-        }
+        let (Some(first), Some(last)) = (steps.first(), steps.last()) else { return false };
+        let turn =
+            steps.iter().any(|step| matches!(step.fact, Fact::ControllerStarted(_) | Fact::ControllerStopped(_)));
+        // Records of digests alone must not lead to more of them.
+        turn || steps.iter().any(|step| !matches!(step.fact, Fact::StateDigest(_)))
+            && (first.seq.0 - 1) / self.digest_every != last.seq.0 / self.digest_every
     }
 }
 

@@ -11,6 +11,7 @@ mod mesh;
 mod name;
 mod proxy;
 mod reach;
+mod restore;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -30,6 +31,7 @@ pub use mesh::Mesh;
 pub use name::{InvalidObjectName, ObjectName};
 pub use proxy::{Proxies, ProxyStatus};
 pub use reach::Audience;
+pub(crate) use restore::Remains;
 
 use crate::digest::{Member, SetDigest};
 use crate::fact::{ControllerStarted, Fact, ObjectChange, ObjectFact, Relist, RelistPhase};
@@ -176,7 +178,11 @@ impl Catalog {
             Fact::Proxy(fact) => self.proxies.stream(fact),
             Fact::Ack(ack) => self.proxies.ack(ack),
             Fact::Nack(nack) => self.proxies.nack(nack),
-            Fact::CertificateIssued(_) | Fact::PodAdmitted(_) | Fact::StateDigest(_) | Fact::Unknown { .. } => {}
+            Fact::CertificateIssued(_)
+            | Fact::PodAdmitted(_)
+            | Fact::ControllerStopped(_)
+            | Fact::StateDigest(_)
+            | Fact::Unknown { .. } => {}
         }
         self.index.follow(&delta, &self.pods, &self.slices);
         for pod in delta.pods.iter().filter(|(_, changed)| changed.after.is_none()).map(|(name, _)| name) {

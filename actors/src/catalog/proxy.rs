@@ -77,6 +77,10 @@ impl Proxies {
         self.update(&nack.proxy, |status| status.refused = Some((nack.seq, nack.error.clone())));
     }
 
+    pub(super) fn restore(&mut self, proxy: ObjectName, status: ProxyStatus) {
+        self.0.insert(proxy, Arc::new(status));
+    }
+
     pub(super) fn forget(&mut self, proxy: &ObjectName) {
         self.0.remove(proxy);
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use fsm_store::{EventLog, SledLog};
+use fsm_store::{EventLog, Retention, SledLog};
+use futures::StreamExt;
 use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -15,19 +16,22 @@ use super::{Args, Durability, known, settings};
 use crate::admission::{INJECT_PATH, InjectionWebhook, VALIDATE_PATH, ValidationWebhook, WebhookService, register};
 use crate::ca::{Authority, CaError, ServerCertificate, Signer, SigningService, load_or_create};
 use crate::debug::DebugService;
-use crate::fact::{ControllerStarted, Fact};
+use crate::fact::{ControllerStarted, ControllerStopped, Fact};
 use crate::kubernetes::Causes;
 use crate::metrics::Metrics;
 use crate::serve::{Bound, GrpcService, HealthService, Protocol, Readiness, bind, tls_for_proxies, tls_for_webhooks};
 use crate::telemetry::{self, OTLP_ENDPOINT};
 use crate::trace::Change;
 use crate::watch::watch_all;
-use crate::{ControlPlane, control_plane};
+use crate::{ControlPlane, FactSink, control_plane, snapshots};
 
 /// Time between looks at the authority's Secret, where an intermediate is renewed.
 const AUTHORITY_CHECK: Duration = Duration::from_secs(6 * 3600);
 /// Time before trying again when the Kubernetes API doesn't answer.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How long the end waits for the digests of the last state.
+const LAST_DIGESTS: Duration = Duration::from_millis(800);
 
 const AUTHORITY: &str = "certificate authority";
 const WEBHOOKS: &str = "webhooks";
@@ -102,6 +106,7 @@ async fn controller(args: Args, level: Option<telemetry::LogLevel>) -> anyhow::R
 
     let mut tasks = JoinSet::new();
     tasks.spawn(Arc::clone(&metrics).follow(log.clone(), seq));
+    tasks.spawn(snapshots::keep(log.clone(), policy(&args)));
     tasks.spawn(settings::follow(control.injection(), signer.clone(), level));
     tasks.spawn(Arc::clone(&certificate).keep_fresh());
     tasks.spawn(keep_authority(client.clone(), args.clone(), signer.clone()));
@@ -133,7 +138,15 @@ async fn controller(args: Args, level: Option<telemetry::LogLevel>) -> anyhow::R
     stop.cancel();
     servers.join_all().await;
     tasks.shutdown().await;
+    if result.is_ok() {
+        let facts = control.facts();
+        record_end(&facts, &*log, &args.mesh_name).await;
+    }
     drop(control);
+    match snapshots::take(&*log).await {
+        Ok(seq) => tracing::info!(%seq, "took a snapshot: the next start begins with it"),
+        Err(error) => tracing::error!(%error, "no snapshot was taken: the next start takes longer"),
+    }
     // An empty append ends when all that was handed in before is durable.
     log.append(Vec::new()).await.context("the last records can't be written")?;
     result
@@ -146,6 +159,38 @@ fn open_log(dir: &Path, durability: Durability) -> anyhow::Result<SledLog> {
     };
     let options = fsm_store::Options { durability, ..fsm_store::Options::default() };
     Ok(SledLog::open(dir, options)?)
+}
+
+fn policy(args: &Args) -> snapshots::Policy {
+    snapshots::Policy {
+        every_records: args.snapshot_every,
+        retention: Retention { age: args.retain_age.0, bytes: args.retain_bytes.0 },
+        ..snapshots::Policy::default()
+    }
+}
+
+/// Records that this is an end in good order, and waits for the digests of what this run came to.
+async fn record_end(facts: &FactSink, log: &dyn EventLog, mesh_name: &str) {
+    let change = Change::begin("stop", mesh_name.to_owned());
+    let stopped = Fact::ControllerStopped(ControllerStopped { mesh_name: mesh_name.to_owned() });
+    let seq = match facts.append(&stopped, change.context).await {
+        Ok(seq) => seq,
+        Err(error) => {
+            tracing::error!(%error, "the end can't be recorded");
+            return;
+        }
+    };
+    let mut batches = log.tail(seq);
+    let digests = async {
+        while let Some(Ok(batch)) = batches.next().await {
+            if batch.iter().any(|record| record.seq > seq && record.entry.topic == "digest") {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(LAST_DIGESTS, digests).await.is_err() {
+        tracing::warn!(%seq, "the state's digests were not recorded in time");
+    }
 }
 
 async fn client() -> anyhow::Result<Client> {

@@ -85,7 +85,8 @@ impl Projection {
             Ok(Fact::PodAdmitted(_)) => self.injected += 1,
             // A controller starts: streams of an earlier one are over.
             Ok(Fact::ControllerStarted(_)) => self.proxies.clear(),
-            Ok(Fact::Relist(_) | Fact::StateDigest(_) | Fact::Unknown { .. }) | Err(_) => {}
+            Ok(Fact::Relist(_) | Fact::ControllerStopped(_) | Fact::StateDigest(_) | Fact::Unknown { .. }) | Err(_) => {
+            }
         }
     }
 

@@ -11,5 +11,6 @@ mod session;
 pub use actor::{ConfigOf, PublisherActor, PublisherMachine};
 pub use barrier::{Joined, Part};
 pub use counters::Counters;
+pub use delivery::{Answer, Delivery, Version};
 pub use publisher::{Followed, ProxyUpdate, Publisher};
 pub use service::{PeerIdentity, StreamService};

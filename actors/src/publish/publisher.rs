@@ -107,6 +107,26 @@ impl Publisher {
         }
     }
 
+    /// A publisher of these resources at once. `version_of` says which record last changed a resource.
+    pub(crate) fn restore(
+        catalog: &Catalog,
+        delta: &Delta,
+        changes: Vec<Change>,
+        version_of: impl Fn(&ResourceKey) -> Seq,
+    ) -> Self {
+        let mut publisher = Self::default();
+        publisher.proxies(catalog, delta, TraceContext::default());
+        for change in changes {
+            publisher.resource(version_of(&change.key), change, TraceContext::default());
+        }
+        publisher
+    }
+
+    /// Every resource, and the record that last changed it.
+    pub(crate) fn versions(&self) -> impl Iterator<Item = (&ResourceKey, Seq)> {
+        self.resources.iter().map(|(key, published)| (key, published.version))
+    }
+
     /// The updates of followed proxies since the last call, as the version `seq`.
     pub fn take_updates(&mut self, seq: Seq) -> Vec<ProxyUpdate> {
         let pending = std::mem::take(&mut self.pending);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName, SpiffeId, proto};
 use fsm_store::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::catalog::{Audience, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told};
@@ -24,10 +25,10 @@ pub struct Certs {
 }
 
 /// An identity, and the pod that uses it if known.
-type Holder = (SpiffeId, Option<ObjectName>);
+pub type Holder = (SpiffeId, Option<ObjectName>);
 
 /// A certificate in use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
     /// Hexadecimal.
     pub serial: String,
@@ -45,6 +46,15 @@ impl Certs {
     /// How many certificates were issued since the log began.
     pub fn issued_total(&self) -> u64 {
         self.issued_total
+    }
+
+    /// A state with these certificates in use, that has put nothing out yet.
+    pub(crate) fn restore(issued: impl IntoIterator<Item = (Holder, Certificate)>, issued_total: u64) -> Self {
+        let mut certs = Self { issued_total, ..Self::default() };
+        for (holder, certificate) in issued {
+            certs.set(holder, Some(certificate));
+        }
+        certs
     }
 
     fn issue(&mut self, fact: &CertificateIssued) {
