@@ -1,9 +1,12 @@
 //! `fsm log`: the event log, from its directory or from a running controller.
 
+mod compact;
+mod export;
 mod ls;
 mod moment;
 mod ndjson;
 mod output;
+mod redact;
 mod source;
 mod stat;
 mod verify;
@@ -34,6 +37,12 @@ enum LogCommand {
     Tail(ls::TailArgs),
     /// Check every frame: checksums, order, and that each continues the one before it.
     Verify(verify::VerifyArgs),
+    /// Write history, or a part of it, to one file that can be carried elsewhere.
+    Export(export::ExportArgs),
+    /// Make a log's directory of an exported file.
+    Import(export::ImportArgs),
+    /// Drop old history that no snapshot needs.
+    Compact(compact::CompactArgs),
 }
 
 /// Runs `fsm log …`.
@@ -44,6 +53,9 @@ pub async fn run(args: LogArgs) -> anyhow::Result<()> {
         LogCommand::Show(args) => ls::show(args).await,
         LogCommand::Tail(args) => ls::tail(args).await,
         LogCommand::Verify(args) => verify::run(args).await,
+        LogCommand::Export(args) => export::run(args).await,
+        LogCommand::Import(args) => export::import(args),
+        LogCommand::Compact(args) => compact::run(args).await,
     };
     ignore_closed_pipe(done)
 }

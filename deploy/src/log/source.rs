@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use fsm_store::{EventLog, Options, Record, RecordBatch, Seq, SledLog, Timestamp};
+use fsm_store::{EventLog, ExportFile, Options, Record, RecordBatch, Seq, SledLog, Timestamp};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::fs::File;
@@ -24,7 +24,7 @@ const LINES: usize = 256;
 /// Where to read history from.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct HistoryArgs {
-    /// The log's directory, which no other process may have open; or a file of records as `fsm log ls -o json` prints them.
+    /// The log's directory, which no other process may have open; a file that `fsm log export` wrote; or lines as `fsm log ls -o json` prints them.
     #[arg(long, value_name = "DIR|FILE", group = "history")]
     pub(crate) data_dir: Option<PathBuf>,
     /// The debug address of a running controller.
@@ -42,6 +42,8 @@ pub(crate) struct HistoryArgs {
 pub(crate) enum History {
     Dir(SledLog),
     Controller(Controller),
+    /// A file that `fsm log export` wrote.
+    Export(ExportFile),
     /// Lines of JSON, as `fsm log ls -o json` prints them.
     File(PathBuf),
 }
@@ -59,8 +61,15 @@ impl HistoryArgs {
 }
 
 impl History {
-    /// A log's directory, or an exported file.
+    /// A log's directory, a file that `fsm log export` wrote, or lines of JSON.
     pub(crate) fn open(path: PathBuf) -> anyhow::Result<Self> {
+        if ExportFile::is_one(&path) {
+            let export = ExportFile::open(path)?;
+            if let Some(damage) = export.damage() {
+                eprintln!("warning: {damage}");
+            }
+            return Ok(Self::Export(export));
+        }
         if path.is_file() {
             return Ok(Self::File(path));
         }
@@ -76,6 +85,7 @@ impl History {
         match self {
             Self::Dir(log) if follow => log.tail(from).map_err(anyhow::Error::from).boxed(),
             Self::Dir(log) => log.read(from).map_err(anyhow::Error::from).boxed(),
+            Self::Export(export) => export.read(from).map_err(anyhow::Error::from).boxed(),
             Self::Controller(controller) => controller.records(from, follow),
             Self::File(path) => read_file(path.clone(), from),
         }
@@ -88,13 +98,13 @@ impl History {
             Moment::Time(time) => time,
             Moment::Ago { micros } => {
                 let end = match self {
-                    Self::File(_) => self.last().await?.map_or(0, |record| record.time.0),
+                    Self::File(_) | Self::Export(_) => self.last().await?.map_or(0, |record| record.time.0),
                     Self::Dir(_) | Self::Controller(_) => jiff::Timestamp::now().as_microsecond().unsigned_abs(),
                 };
                 Timestamp(end.saturating_sub(micros))
             }
         };
-        if let Self::Dir(log) = self {
+        if let Some(log) = self.log() {
             return Ok(log.at(time).await?);
         }
         let mut found = Seq::ZERO;
@@ -109,10 +119,20 @@ impl History {
         Ok(found)
     }
 
+    /// The log itself, with its snapshots, where it can be read in place.
+    pub(crate) fn log(&self) -> Option<&dyn EventLog> {
+        match self {
+            Self::Dir(log) => Some(log),
+            Self::Export(export) => Some(export),
+            Self::Controller(_) | Self::File(_) => None,
+        }
+    }
+
     /// The last record.
     pub(crate) async fn last(&self) -> anyhow::Result<Option<Record>> {
         let from = match self {
             Self::Dir(log) => log.last().max(Seq(1)),
+            Self::Export(export) => export.last().max(Seq(1)),
             Self::Controller(controller) => Seq(controller.status().await?.seq.max(1)),
             Self::File(_) => Seq::ZERO,
         };
@@ -128,6 +148,7 @@ impl History {
     pub(crate) fn place(&self) -> String {
         match self {
             Self::Dir(log) => log.dir().display().to_string(),
+            Self::Export(export) => export.path().display().to_string(),
             Self::Controller(controller) => controller.url().to_owned(),
             Self::File(path) => path.display().to_string(),
         }

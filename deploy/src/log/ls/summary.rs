@@ -43,6 +43,7 @@ fn words(fact: &Fact) -> String {
             None => fact.outcome.clone(),
         },
         Fact::ControllerStarted(fact) => format!("version {}, trust domain {}", fact.version, fact.trust_domain),
+        Fact::ControllerStopped(_) => "ended in good order".to_owned(),
         Fact::StateDigest(fact) => format!("{} state machines at {}", fact.digests.len(), fact.seq),
         Fact::Unknown { topic } => format!("{topic}: of a newer version"),
     }
