@@ -5,7 +5,6 @@
 //! every state machine, so that an older controller can read a newer one's log.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use fsm_proxy_config::{Digest, SpiffeId};
 use fsm_store::{Entry, Seq, Timestamp, TraceContext};
@@ -13,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::Json;
 use crate::catalog::ObjectName;
 
 /// One thing that happened to the mesh.
@@ -50,7 +50,7 @@ pub struct ObjectFact {
     pub name: ObjectName,
     pub change: ObjectChange,
     /// The whole object, as last seen.
-    pub object: Arc<RawValue>,
+    pub object: Json,
 }
 
 /// What happened to an object.
@@ -199,7 +199,12 @@ pub struct InvalidFact {
     pub reason: String,
 }
 
-#[derive(Serialize, Deserialize)]
+/// The body of an object's record: what is around its text.
+const APPLIED: (&str, &str) = ("{\"type\":\"applied\",\"object\":", "}");
+const DELETED: (&str, &str) = ("{\"type\":\"deleted\",\"object\":", "}");
+
+/// The same, written in another way.
+#[derive(Deserialize)]
 struct ObjectBody<'a> {
     #[serde(rename = "type")]
     change: ObjectChange,
@@ -218,8 +223,12 @@ impl Fact {
     pub fn to_entry(&self, trace: TraceContext) -> Entry {
         let (topic, key, body) = match self {
             Self::Object(fact) => {
-                let body = ObjectBody { change: fact.change, object: &fact.object };
-                ("object", format!("{} {}", fact.gvk, fact.name), json(&body))
+                let (before, after) = match fact.change {
+                    ObjectChange::Applied => APPLIED,
+                    ObjectChange::Deleted => DELETED,
+                };
+                let body = [before, fact.object.get(), after].concat().into_bytes();
+                ("object", format!("{} {}", fact.gvk, fact.name), body)
             }
             Self::Relist(fact) => ("relist", fact.gvk.clone(), json(&RelistBody { phase: fact.phase })),
             Self::Proxy(fact) => ("proxy", fact.proxy.to_string(), json(fact)),
@@ -241,10 +250,8 @@ impl Fact {
             "object" => {
                 let (gvk, name) = entry.key.split_once(' ').ok_or_else(|| invalid(entry, "no object in its key"))?;
                 let name = name.parse().map_err(|error| invalid(entry, error))?;
-                let body: ObjectBody<'_> =
-                    serde_json::from_slice(&entry.body).map_err(|error| invalid(entry, error))?;
-                let object = Arc::from(body.object.to_owned());
-                Self::Object(ObjectFact { gvk: gvk.to_owned(), name, change: body.change, object })
+                let (change, object) = object_body(&entry.body).map_err(|error| invalid(entry, error))?;
+                Self::Object(ObjectFact { gvk: gvk.to_owned(), name, change, object })
             }
             "relist" => Self::Relist(Relist { gvk: entry.key.clone(), phase: read::<RelistBody>(entry)?.phase }),
             "proxy" => Self::Proxy(read(entry)?),
@@ -272,9 +279,23 @@ impl Fact {
     fn object(gvk: &str, object: &serde_json::Value, change: ObjectChange) -> Self {
         let text = |pointer| object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
-        let object = RawValue::from_string(object.to_string()).expect("a JSON value prints as JSON");
-        Self::Object(ObjectFact { gvk: gvk.to_owned(), name, change, object: Arc::from(object) })
+        Self::Object(ObjectFact { gvk: gvk.to_owned(), name, change, object: object.into() })
     }
+}
+
+/// What changed, and the object's text. The text is taken from its place, not looked through: whoever reads the object finds
+/// out whether it is one.
+fn object_body(body: &[u8]) -> Result<(ObjectChange, Json), String> {
+    let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+    let within = |(before, after): (&str, &str)| text.strip_prefix(before)?.strip_suffix(after);
+    if let Some(object) = within(APPLIED) {
+        return Ok((ObjectChange::Applied, object.into()));
+    }
+    if let Some(object) = within(DELETED) {
+        return Ok((ObjectChange::Deleted, object.into()));
+    }
+    let body: ObjectBody<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    Ok((body.change, body.object.get().into()))
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {

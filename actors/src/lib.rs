@@ -16,6 +16,7 @@ pub mod fact;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod json;
 mod kubernetes;
 pub mod metrics;
 pub mod publish;
@@ -32,3 +33,4 @@ pub use control_plane::ControlPlane;
 pub use core::Core;
 pub use fact::Fact;
 pub use facts::FactSink;
+pub use json::Json;

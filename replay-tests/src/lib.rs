@@ -2,6 +2,7 @@
 
 mod proof;
 mod recording;
+pub mod simulator;
 
 pub use proof::with_proofs;
 pub use recording::{Recorded, recorded};

@@ -9,6 +9,7 @@ mod index;
 mod map;
 mod mesh;
 mod name;
+mod objects_digest;
 mod proxy;
 mod reach;
 mod restore;
@@ -21,7 +22,6 @@ use std::sync::Arc;
 use fsm_api::{KindInfo, MeshConfig, Validate, kinds};
 use fsm_proxy_config::Digest;
 use fsm_store::Seq;
-use serde_json::value::RawValue;
 
 pub use actor::{Applied, AppliedStep, Batch, CatalogActor, CatalogMachine};
 pub use delta::{Changed, ChangedByName, Delta};
@@ -33,8 +33,9 @@ pub use proxy::{Proxies, ProxyStatus};
 pub use reach::Audience;
 pub(crate) use restore::Remains;
 
-use crate::digest::{Member, SetDigest};
+use crate::Json;
 use crate::fact::{ControllerStarted, Fact, ObjectChange, ObjectFact, Relist, RelistPhase};
+use objects_digest::ObjectsDigest;
 use view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts, Unusable};
 
 /// Views by name.
@@ -48,15 +49,7 @@ pub type ObjectKey = (String, ObjectName);
 pub struct Object {
     /// The record that it was last seen in.
     pub seq: Seq,
-    pub json: Arc<RawValue>,
-    member: Member,
-}
-
-impl Object {
-    fn new(seq: Seq, (gvk, name): &ObjectKey, json: Arc<RawValue>) -> Self {
-        let parts = [gvk.as_str(), &name.namespace, &name.name, json.get()].map(str::as_bytes);
-        Self { seq, member: Member::of(parts), json }
-    }
+    pub json: Json,
 }
 
 /// See the module's documentation.
@@ -66,7 +59,7 @@ pub struct Catalog {
     mesh: Arc<Mesh>,
     objects: PersistentMap<ObjectKey, Object>,
     /// Of `objects`.
-    digest: SetDigest,
+    digest: ObjectsDigest,
     /// Lists under way: the objects of a kind that are not named yet.
     relists: PersistentMap<String, PersistentMap<ObjectName, ()>>,
     /// Objects that count as absent, and why.
@@ -200,11 +193,7 @@ impl Catalog {
         }
         match fact.change {
             ObjectChange::Applied => {
-                let object = Object::new(seq, &key, fact.object.clone());
-                self.digest.add(object.member);
-                if let Some(before) = self.objects.insert(key.clone(), object) {
-                    self.digest.remove(before.member);
-                }
+                self.put(key.clone(), Object { seq, json: fact.object.clone() });
                 self.view(key, Some(&fact.object), delta);
             }
             ObjectChange::Deleted => self.delete(key, delta),
@@ -213,9 +202,14 @@ impl Catalog {
 
     fn delete(&mut self, key: ObjectKey, delta: &mut Delta) {
         if let Some(before) = self.objects.remove(&key) {
-            self.digest.remove(before.member);
+            self.digest.removed(&key, &before);
         }
         self.view(key, None, delta);
+    }
+
+    fn put(&mut self, key: ObjectKey, object: Object) {
+        let before = self.objects.insert(key.clone(), object);
+        self.digest.put(key, before.as_ref(), &self.objects);
     }
 
     fn apply_relist(&mut self, relist: &Relist, delta: &mut Delta) {
@@ -254,7 +248,7 @@ impl Catalog {
     }
 
     /// Follows one object into the view of its kind; none if it is gone.
-    fn view(&mut self, key: ObjectKey, json: Option<&RawValue>, delta: &mut Delta) {
+    fn view(&mut self, key: ObjectKey, json: Option<&Json>, delta: &mut Delta) {
         let name = &key.1;
         let outcome = match find_kind(&key.0) {
             Some(&kinds::NAMESPACE) => set(&mut self.namespaces, name, json, view::namespace, &mut delta.namespaces),
@@ -279,12 +273,7 @@ impl Catalog {
         };
     }
 
-    fn view_mesh_config(
-        &mut self,
-        name: &ObjectName,
-        json: Option<&RawValue>,
-        delta: &mut Delta,
-    ) -> Result<(), Unusable> {
+    fn view_mesh_config(&mut self, name: &ObjectName, json: Option<&Json>, delta: &mut Delta) -> Result<(), Unusable> {
         match json {
             None => {
                 self.mesh_configs.remove(name);
@@ -304,7 +293,7 @@ impl Catalog {
 
     /// A digest of all objects.
     pub fn digest(&self) -> Digest {
-        self.digest.digest()
+        self.digest.digest(&self.objects)
     }
 }
 
@@ -322,8 +311,8 @@ fn canonical(gvk: &str) -> String {
 fn set<T: PartialEq>(
     table: &mut Table<T>,
     name: &ObjectName,
-    json: Option<&RawValue>,
-    read: impl FnOnce(&RawValue) -> Result<T, Unusable>,
+    json: Option<&Json>,
+    read: impl FnOnce(&Json) -> Result<T, Unusable>,
     changes: &mut ChangedByName<T>,
 ) -> Result<(), Unusable> {
     store(table, name, json.map(read).transpose(), changes)

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use fsm_api::{MeshConfig, kinds};
 use fsm_store::Seq;
-use serde_json::value::RawValue;
 
 use super::delta::Changed;
 use super::{Catalog, Delta, Mesh, Object, ObjectKey, ObjectName, PersistentMap, ProxyStatus};
+use crate::Json;
 use crate::fact::ControllerStarted;
 
 /// All that a catalog consists of; views and indexes follow from it.
@@ -15,7 +15,7 @@ use crate::fact::ControllerStarted;
 pub(crate) struct Remains {
     pub started: ControllerStarted,
     /// Every object, with the record that it was last seen in.
-    pub objects: Vec<(Seq, ObjectKey, Arc<RawValue>)>,
+    pub objects: Vec<(Seq, ObjectKey, Json)>,
     /// Lists under way: a kind, and its objects that are not named yet.
     pub relists: Vec<(String, Vec<ObjectName>)>,
     /// MeshConfigs that are in force, although what is among the objects under their name is unusable.
@@ -49,9 +49,7 @@ impl Catalog {
             catalog.mesh_configs.insert(name, Arc::new(config));
         }
         for (seen, key, json) in remains.objects {
-            let object = Object::new(seen, &key, json.clone());
-            catalog.digest.add(object.member);
-            catalog.objects.insert(key.clone(), object);
+            catalog.put(key.clone(), Object { seq: seen, json: json.clone() });
             catalog.view(key, Some(&json), &mut delta);
         }
         catalog.set_mesh(remains.started, &mut delta);

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use fsm_api::core::{self as k8s, Endpoint, EndpointPort, ServicePort};
 use fsm_api::{HttpRouteGroup, TcpRoute, TrafficSplit, TrafficTarget, Validate, names};
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::ObjectName;
+use crate::Json;
 
 /// A service account: who a workload is.
 pub type Account = ObjectName;
@@ -103,11 +103,11 @@ pub struct TcpPorts {
 /// Why an object counts as absent.
 pub type Unusable = String;
 
-fn read<T: DeserializeOwned>(json: &RawValue) -> Result<T, Unusable> {
+fn read<T: DeserializeOwned>(json: &Json) -> Result<T, Unusable> {
     serde_json::from_str(json.get()).map_err(|error| error.to_string())
 }
 
-fn valid<T: DeserializeOwned + Validate>(json: &RawValue) -> Result<T, Unusable> {
+fn valid<T: DeserializeOwned + Validate>(json: &Json) -> Result<T, Unusable> {
     let object: T = read(json)?;
     let report = object.validate();
     if report.is_ok() { Ok(object) } else { Err(report.error_text()) }
@@ -117,12 +117,12 @@ fn is_tcp(protocol: &str) -> bool {
     matches!(protocol, "" | "TCP")
 }
 
-pub(super) fn namespace(json: &RawValue) -> Result<Namespace, Unusable> {
+pub(super) fn namespace(json: &Json) -> Result<Namespace, Unusable> {
     let object: k8s::Namespace = read(json)?;
     Ok(Namespace { labels: object.metadata.labels, annotations: object.metadata.annotations })
 }
 
-pub(super) fn pod(json: &RawValue) -> Result<Pod, Unusable> {
+pub(super) fn pod(json: &Json) -> Result<Pod, Unusable> {
     let object: k8s::Pod = read(json)?;
     let mut containers = object.spec.containers.iter().chain(&object.spec.init_containers);
     Ok(Pod {
@@ -135,7 +135,7 @@ pub(super) fn pod(json: &RawValue) -> Result<Pod, Unusable> {
     })
 }
 
-pub(super) fn service(json: &RawValue) -> Result<Service, Unusable> {
+pub(super) fn service(json: &Json) -> Result<Service, Unusable> {
     let object: k8s::Service = read(json)?;
     let excluded = object.metadata.label(names::IGNORE).is_some()
         || object.metadata.annotation(names::SERVICE_EXCLUSION).and_then(names::switch) == Some(true)
@@ -147,7 +147,7 @@ pub(super) fn service(json: &RawValue) -> Result<Service, Unusable> {
 }
 
 /// `Ok(None)`: a slice that belongs to no service, or that has no IP addresses.
-pub(super) fn slice(json: &RawValue) -> Result<Option<Slice>, Unusable> {
+pub(super) fn slice(json: &Json) -> Result<Option<Slice>, Unusable> {
     let object: k8s::EndpointSlice = read(json)?;
     let Some(service) = object.service_name().filter(|_| object.address_type != "FQDN") else { return Ok(None) };
     let service = ObjectName::new(&object.metadata.namespace, service);
@@ -156,7 +156,7 @@ pub(super) fn slice(json: &RawValue) -> Result<Option<Slice>, Unusable> {
     Ok(Some(Slice { service, ports, endpoints }))
 }
 
-pub(super) fn split(json: &RawValue) -> Result<Split, Unusable> {
+pub(super) fn split(json: &Json) -> Result<Split, Unusable> {
     let object: TrafficSplit = valid(json)?;
     let own = &object.metadata.namespace;
     let service = |text: String| text.parse::<ObjectName>().map_err(|error| error.to_string());
@@ -174,7 +174,7 @@ pub(super) fn split(json: &RawValue) -> Result<Split, Unusable> {
     Ok(Split { apex: service(object.spec.apex(own))?, backends, route_groups })
 }
 
-pub(super) fn target(json: &RawValue) -> Result<Target, Unusable> {
+pub(super) fn target(json: &Json) -> Result<Target, Unusable> {
     let object: TrafficTarget = valid(json)?;
     let own = &object.metadata.namespace;
     let rules = object.spec.rules.into_iter().map(|rule| {
@@ -193,11 +193,11 @@ pub(super) fn target(json: &RawValue) -> Result<Target, Unusable> {
     })
 }
 
-pub(super) fn route_group(json: &RawValue) -> Result<RouteGroup, Unusable> {
+pub(super) fn route_group(json: &Json) -> Result<RouteGroup, Unusable> {
     Ok(valid::<HttpRouteGroup>(json)?.spec)
 }
 
-pub(super) fn tcp_route(json: &RawValue) -> Result<TcpPorts, Unusable> {
+pub(super) fn tcp_route(json: &Json) -> Result<TcpPorts, Unusable> {
     let object: TcpRoute = valid(json)?;
     let ports = object.spec.matches.ports.iter().map(|port| u16::try_from(*port).map_err(|error| error.to_string()));
     Ok(TcpPorts { ports: ports.collect::<Result<_, _>>()? })

@@ -9,15 +9,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use fsm_api::MeshConfig;
 use fsm_proxy_config::{ResourceName, SpiffeId};
 use fsm_store::Seq;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::{CATALOG, CONCERNS, Core, PUBLISHER, Skips};
+use crate::Json;
 use crate::catalog::{Catalog, ObjectName, ProxyStatus, Remains};
 use crate::concern::certs::{Certificate, Certs};
 use crate::concern::injection::Injection;
@@ -74,8 +73,7 @@ enum Line<'a> {
         #[serde(borrow)]
         gvk: Cow<'a, str>,
         name: ObjectName,
-        #[serde(borrow)]
-        object: &'a RawValue,
+        object: Json,
     },
     /// A list under way.
     Relist {
@@ -128,7 +126,7 @@ pub fn write(core: &Core) -> Vec<u8> {
     let mut out = Out::default();
     out.line(&header);
     for (seq, (gvk, name), object) in &remains.objects {
-        out.line(&Line::Object { seq: *seq, gvk: gvk.into(), name: name.clone(), object });
+        out.line(&Line::Object { seq: *seq, gvk: gvk.into(), name: name.clone(), object: object.clone() });
     }
     for (gvk, unnamed) in remains.relists {
         out.line(&Line::Relist { gvk, unnamed });
@@ -156,7 +154,7 @@ pub fn restore(bytes: &[u8]) -> Result<Restored, SnapshotError> {
 }
 
 /// A snapshot of the same state but for its objects, each of which `change` gives another form.
-pub fn with_objects(bytes: &[u8], change: impl Fn(&Arc<RawValue>) -> Arc<RawValue>) -> Result<Vec<u8>, SnapshotError> {
+pub fn with_objects(bytes: &[u8], change: impl Fn(&Json) -> Json) -> Result<Vec<u8>, SnapshotError> {
     let mut content = Content::read(bytes)?;
     for (_, _, object) in &mut content.remains.objects {
         *object = change(object);
@@ -206,7 +204,7 @@ impl Content {
         for (number, line) in lines {
             match serde_json::from_slice(line).map_err(|error| invalid(number, error))? {
                 Line::Object { seq, gvk, name, object } => {
-                    remains.objects.push((seq, (gvk.into_owned(), name), Arc::from(object.to_owned())));
+                    remains.objects.push((seq, (gvk.into_owned(), name), object));
                 }
                 Line::Relist { gvk, unnamed } => remains.relists.push((gvk, unnamed)),
                 Line::KeptConfig { name, config } => remains.kept_configs.push((name, *config)),

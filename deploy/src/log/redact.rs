@@ -3,13 +3,10 @@
 //! What is left leads to the same configurations of all proxies. The digests of the catalog, which covers every byte of
 //! every object, are taken out too.
 
-use std::sync::Arc;
-
 use anyhow::Context;
-use fsm_actors::Fact;
 use fsm_actors::core::snapshot;
+use fsm_actors::{Fact, Json};
 use fsm_store::{Entry, Record};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// What stands in the place of what was taken out.
@@ -45,7 +42,7 @@ pub(super) fn redact_snapshot(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
     changed.context("the state before the first record can't be read back")
 }
 
-fn redact_object(json: &Arc<RawValue>) -> Arc<RawValue> {
+fn redact_object(json: &Json) -> Json {
     let Ok(mut object) = serde_json::from_str::<Value>(json.get()) else { return json.clone() };
     if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         for (key, value) in annotations.iter_mut() {
@@ -63,7 +60,7 @@ fn redact_object(json: &Arc<RawValue>) -> Arc<RawValue> {
         let containers = object.pointer_mut(&format!("/spec/{list}")).and_then(Value::as_array_mut);
         containers.into_iter().flatten().filter_map(Value::as_object_mut).for_each(redact_container);
     }
-    RawValue::from_string(object.to_string()).map_or_else(|_| json.clone(), Arc::from)
+    Json::from(&object)
 }
 
 fn redact_container(container: &mut Map<String, Value>) {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 const RECORDINGS: [&str; 2] = ["bookstore", "relist"];
 
 /// The digests of all state machines and of all proxies' configurations.
-fn digests(core: &Core) -> BTreeMap<String, Digest> {
+pub fn digests(core: &Core) -> BTreeMap<String, Digest> {
     let configs = core.proxies().map(|proxy| (proxy.to_string(), core.config_of(proxy).unwrap().digest()));
     core.digests().into_iter().chain(configs).collect()
 }

@@ -1,5 +1,7 @@
 //! What two proxies of the bookstore are told, to the last field.
 
+use std::fmt::Write;
+
 use fsm_actors::Core;
 use fsm_actors::catalog::ObjectName;
 use fsm_replay_tests::recorded;
@@ -36,4 +38,34 @@ fn the_buyer_at_the_end() {
 #[test]
 fn the_store_at_the_end() {
     insta::assert_json_snapshot!(told("bookstore/bookstore-v2", AT_THE_END));
+}
+
+/// What every state machine came to, an eighth of the history at a time.
+fn digests(recording: &str) -> String {
+    let records = recorded(recording).records;
+    let mut text = String::new();
+    let mut core = Core::default();
+    for eighth in records.chunks(records.len().div_ceil(8)) {
+        core.apply(eighth);
+        writeln!(text, "seq {}, {} proxies", core.seq(), core.proxies().count()).unwrap();
+        for (machine, digest) in core.digests() {
+            writeln!(text, "  {machine:10} {digest}").unwrap();
+        }
+    }
+    text
+}
+
+#[test]
+fn the_bookstore_comes_to_these_states() {
+    insta::assert_snapshot!(digests("bookstore"));
+}
+
+#[test]
+fn the_watcher_that_was_cut_off_comes_to_these_states() {
+    insta::assert_snapshot!(digests("relist"));
+}
+
+#[test]
+fn sixty_services_under_churn_come_to_these_states() {
+    insta::assert_snapshot!(digests("churn"));
 }

@@ -5,3 +5,5 @@
 mod determinism;
 mod golden;
 mod proof;
+mod relists;
+mod snapshots_of_state;

@@ -1,0 +1,256 @@
+//! The figures of docs/performance.md about the log: `cargo bench -p fsm-replay-tests --bench figures`
+//!
+//! `FSM_BENCH_RECORDS=100000` for a smaller history; `FSM_BENCH_DIR` for another disk than that of the temporary directory.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use fsm_actors::core::{Skips, rebuild};
+use fsm_actors::snapshots;
+use fsm_actors::{Core, Fact};
+use fsm_replay_tests::recorded;
+use fsm_store::{Durability, Entry, EventLog, Options, Record, Seq, SledLog, TraceContext};
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+
+/// Size of a fact in the figures about appending.
+const FACT_BYTES: usize = 1_500;
+const APPENDERS: usize = 256;
+const APPENDS_EACH: usize = 60;
+/// Facts that one watch hands in at once, in the long history.
+const COMMIT: usize = 64;
+
+fn main() -> anyhow::Result<()> {
+    // `cargo test` asks whether there is anything to test.
+    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let base = std::env::var_os("FSM_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir = base.join(format!("fsm-figures-{}", std::process::id()));
+    fs::create_dir_all(&dir)?;
+    let done = runtime.block_on(figures(&dir));
+    fs::remove_dir_all(&dir)?;
+    done
+}
+
+async fn figures(dir: &Path) -> anyhow::Result<()> {
+    let records = std::env::var("FSM_BENCH_RECORDS").ok().map_or(Ok(1_000_000), |text| text.parse())?;
+    appending(dir).await?;
+    disk_use(dir).await?;
+    history(dir, records).await
+}
+
+fn row(what: &str, figure: impl std::fmt::Display) {
+    println!("{what:74} {figure}");
+}
+
+/// A fact that does not compress to nothing: text with numbers in it.
+fn fact(number: usize) -> Entry {
+    let mut body = String::with_capacity(FACT_BYTES + 16);
+    let mut state = number as u64;
+    while body.len() < FACT_BYTES {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        body.push_str(&format!("\"field-{}\":\"{:x}\",", state >> 60, state >> 40));
+    }
+    body.truncate(FACT_BYTES);
+    Entry {
+        topic: "object".into(),
+        key: format!("v1/Pod shop/web-{number}"),
+        body: body.into_bytes(),
+        trace: TraceContext::default(),
+    }
+}
+
+async fn appending(dir: &Path) -> anyhow::Result<()> {
+    println!("\nappending facts of {FACT_BYTES} bytes");
+    let mut file = File::create(dir.join("plain"))?;
+    let (count, begun) = (400, Instant::now());
+    for number in 0..count {
+        file.write_all(&fact(number).body)?;
+        file.sync_data()?;
+    }
+    let plain = rate(count, begun.elapsed());
+    row("one write and one fdatasync for each, plain file", format_args!("{plain:.0}/s"));
+
+    for (name, durability) in [("power", Durability::Power), ("process", Durability::Process)] {
+        let log = SledLog::open(dir.join(name), Options { durability, ..Options::default() })?;
+        let begun = Instant::now();
+        let appenders = (0..APPENDERS).map(|appender| {
+            let log = &log;
+            async move {
+                for number in 0..APPENDS_EACH {
+                    log.append(vec![fact(appender * APPENDS_EACH + number)]).await?;
+                }
+                Ok::<_, fsm_store::Error>(())
+            }
+        });
+        join_all(appenders).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let group = rate(APPENDERS * APPENDS_EACH, begun.elapsed());
+        row(
+            &format!("{APPENDERS} at once, each waiting for its own; durability {name}"),
+            format_args!("{group:.0}/s, {:.1} x", group / plain),
+        );
+    }
+    Ok(())
+}
+
+/// Everything below a directory, as the disk counts it.
+fn disk_bytes(dir: &Path) -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() { disk_bytes(&entry.path())? } else { metadata.blocks() * 512 };
+    }
+    Ok(bytes)
+}
+
+async fn disk_use(dir: &Path) -> anyhow::Result<()> {
+    println!("\ndisk use of the recorded churn scenario");
+    let churn = recorded("churn").records;
+    let raw: usize = churn.iter().map(|record| record.entry.body.len()).sum();
+    row("records, bytes of their JSON", format_args!("{}, {:.1} MB", churn.len(), raw as f64 / 1e6));
+    for commit in [1, 8, COMMIT] {
+        let place = dir.join(format!("churn-{commit}"));
+        let log = SledLog::open(&place, Options::default())?;
+        for batch in churn.chunks(commit) {
+            log.append(batch.iter().map(|record| record.entry.clone()).collect()).await?;
+        }
+        snapshots::take(&log).await?;
+        drop(log);
+        let bytes = disk_bytes(&place)?;
+        row(
+            &format!("whole directory, {commit} records a commit"),
+            format_args!("{:.1} MB, {:.3} x", bytes as f64 / 1e6, bytes as f64 / raw as f64),
+        );
+    }
+    Ok(())
+}
+
+/// The churn again and again, in other namespaces each time.
+struct Endless {
+    churn: Vec<Record>,
+    next: usize,
+}
+
+impl Endless {
+    fn entry(&mut self) -> Entry {
+        let (round, place) = (self.next / self.churn.len(), self.next % self.churn.len());
+        self.next += 1;
+        let entry = &self.churn[place].entry;
+        let name = format!("r{round:03}-");
+        let body = String::from_utf8_lossy(&entry.body).replace("shop-", &name).into_bytes();
+        Entry { key: entry.key.replace("shop-", &name), body, ..entry.clone() }
+    }
+}
+
+async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
+    println!("\na history of {count} records: the churn again and again under new names");
+    let place = dir.join("history");
+    let mut endless = Endless { churn: recorded("churn").records, next: 0 };
+    let log = SledLog::open(&place, Options::default())?;
+    let begun = Instant::now();
+    let mut raw = 0;
+    let (mut written, mut taking) = (0, Duration::ZERO);
+    while written < count {
+        let entries: Vec<Entry> = (0..COMMIT.min(count - written)).map(|_| endless.entry()).collect();
+        written += entries.len();
+        raw += entries.iter().map(|entry| entry.body.len()).sum::<usize>();
+        log.append(entries).await?;
+        if written / 10_000 != (written - COMMIT.min(written)) / 10_000 {
+            let begun = Instant::now();
+            snapshots::take(&log).await?;
+            taking += begun.elapsed();
+        }
+    }
+    row(
+        "JSON of it, on disk with its snapshots",
+        format_args!("{:.2} GB, {:.2} GB", raw as f64 / 1e9, disk_bytes(&place)? as f64 / 1e9),
+    );
+    row(
+        "written in, of this for snapshots",
+        format_args!("{:.1} s, {:.1} s", begun.elapsed().as_secs_f64(), taking.as_secs_f64()),
+    );
+    drop(log);
+
+    let begun = Instant::now();
+    let log = SledLog::open(&place, Options::default())?;
+    let opened = begun.elapsed();
+    let core = rebuild(&log, log.last(), Skips::new()).await?;
+    row(
+        "a controller's start: open the log, rebuild from the last snapshot",
+        format_args!("{:.3} s (open {:.3} s)", begun.elapsed().as_secs_f64(), opened.as_secs_f64()),
+    );
+
+    time_travel(&log, count).await?;
+    recompute(&log, &core).await
+}
+
+async fn time_travel(log: &SledLog, count: usize) -> anyhow::Result<()> {
+    let mut slowest = Duration::ZERO;
+    let mut whole = Duration::ZERO;
+    let places: Vec<u64> = (1..=24).map(|place| (count as u64 * place / 24 * 9_973) % count as u64 + 1).collect();
+    for place in &places {
+        let begun = Instant::now();
+        rebuild(log, Seq(*place), Skips::new()).await?;
+        slowest = slowest.max(begun.elapsed());
+        whole += begun.elapsed();
+    }
+    let mean = whole.as_secs_f64() / places.len() as f64;
+    row(
+        &format!("the state at any of {} seqs: mean, slowest", places.len()),
+        format_args!("{mean:.3} s, {:.3} s", slowest.as_secs_f64()),
+    );
+    Ok(())
+}
+
+/// All of it again, from the first record on.
+async fn recompute(log: &SledLog, expected: &Core) -> anyhow::Result<()> {
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    let mut core = Core::default();
+    let mut batches = log.read(Seq::ZERO);
+    let mut count = 0;
+    while let Some(batch) = batches.next().await {
+        for record in batch?.iter() {
+            core.apply_one(record);
+            count += 1;
+        }
+    }
+    let (wall, cpu) = (begun.elapsed(), cpu_time() - cpu);
+    anyhow::ensure!(core.digests() == expected.digests(), "recomputed, the state is another one");
+    row(
+        "recomputed from the first record: all concerns, one record at a time",
+        format_args!("{:.0}/s", rate(count, wall)),
+    );
+    row("the same for each second of CPU", format_args!("{:.0}/s", rate(count, cpu)));
+
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    let read: Vec<usize> = log.read(Seq::ZERO).map_ok(|batch| batch.len()).try_collect().await?;
+    row(
+        "of this, reading and unpacking the log, each second of CPU",
+        format_args!("{:.0}/s", rate(read.iter().sum(), cpu_time() - cpu)),
+    );
+    let _ = begun;
+    let sample: Vec<Record> = recorded("churn").records;
+    let begun = Instant::now();
+    let facts = sample.iter().filter(|record| Fact::parse(&record.entry).is_ok()).count();
+    row("of this, reading facts, each second", format_args!("{:.0}/s", rate(facts, begun.elapsed())));
+    Ok(())
+}
+
+fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// CPU time of this process so far, user and system.
+fn cpu_time() -> Duration {
+    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF);
+    usage.map_or(Duration::ZERO, |usage| {
+        let time = |value: nix::sys::time::TimeVal| Duration::new(value.tv_sec() as u64, value.tv_usec() as u32 * 1000);
+        time(usage.user_time()) + time(usage.system_time())
+    })
+}
