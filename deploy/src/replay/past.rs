@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use clap::Args;
 use fsm_actors::Core;
 use fsm_actors::core::{Effect, Panicked, Skips};
-use fsm_store::{EventLog, Record, Seq, Timestamp};
+use fsm_store::{Record, Seq, Timestamp};
 use futures::TryStreamExt;
 
 use super::progress::Progress;
@@ -168,8 +168,5 @@ pub(super) async fn each_record<E>(
 
 /// The last record, as far as that is known without reading.
 fn end(history: &History) -> Seq {
-    match history {
-        History::Dir(log) => log.last(),
-        History::Controller(_) | History::File(_) => Seq(u64::MAX),
-    }
+    history.log().map_or(Seq(u64::MAX), |log| log.last())
 }
