@@ -4,32 +4,20 @@
 pub fn sentence(error: &anyhow::Error) -> String {
     let mut told = String::new();
     for cause in error.chain() {
-        let refused = match cause.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => Some(refusal(status)),
-            _ => None,
-        };
-        let text = refused.clone().unwrap_or_else(|| cause.to_string());
+        let client = cause.downcast_ref::<kube::Error>();
+        let text = client.map_or_else(|| cause.to_string(), fsm_local::refusal::sentence);
         if !told.contains(text.trim()) {
             if !told.is_empty() {
                 told.push_str(": ");
             }
             told.push_str(text.trim());
         }
-        if refused.is_some() {
+        if matches!(client, Some(kube::Error::Api(_))) {
             // What follows is the client's rendering of the same answer.
             break;
         }
     }
     told
-}
-
-/// What an API server said, without the client's rendering of the whole object.
-fn refusal(status: &kube::core::Status) -> String {
-    let kind = if status.reason.is_empty() { status.code.to_string() } else { status.reason.clone() };
-    match status.message.as_str() {
-        "" => format!("the API server answered {kind}"),
-        message => format!("{message} ({kind})"),
-    }
 }
 
 #[cfg(test)]

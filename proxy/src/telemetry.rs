@@ -75,7 +75,9 @@ impl Span {
     {
         let carrier = HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
         let parent = TraceContextPropagator::new().extract_with_context(&Context::new(), &carrier);
-        let attributes = [KeyValue::new("fsm.proxy", proxy.to_owned()), KeyValue::new("fsm.seq", seq.to_owned())];
+        // A number, as in the controller's spans, so that both are found by one query.
+        let seq = seq.parse::<i64>().map_or_else(|_| seq.to_owned().into(), opentelemetry::Value::from);
+        let attributes = [KeyValue::new("fsm.proxy", proxy.to_owned()), KeyValue::new("fsm.seq", seq)];
         let builder = tracer.span_builder(name).with_kind(SpanKind::Consumer).with_attributes(attributes);
         let span = tracer.build_with_context(builder, &parent);
         Self(parent.with_span(span))
@@ -148,7 +150,9 @@ mod tests {
         let (path, body) = calls.recv().await.unwrap();
         assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
         let parent = [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
-        for part in [&TRACE_ID[..], &parent, b"apply", b"fsm-proxy", b"bookstore/bookstore-v1-0", b"42"] {
+        for part in
+            [&TRACE_ID[..], &parent, b"apply", b"fsm-proxy", b"bookstore/bookstore-v1-0", b"fsm.seq\x12\x02\x18\x2a"]
+        {
             assert!(contains(&body, part), "{part:?} is missing");
         }
     }

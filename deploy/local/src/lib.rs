@@ -11,6 +11,7 @@ pub mod informer;
 pub mod net;
 pub mod node;
 pub mod preflight;
+pub mod refusal;
 pub mod service;
 pub mod tasks;
 pub mod workload;

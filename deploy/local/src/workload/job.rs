@@ -58,7 +58,7 @@ async fn carry_out(job: &Job, ctx: &Context, api: &Api<Pod>, plan: &Plan) -> Res
         match api.create(&PostParams::default(), &pod(job, *index)).await {
             Ok(pod) => ctx.events.note(job, "SuccessfulCreate", &format!("Created pod: {}", pod.name_any())),
             Err(error) => {
-                ctx.events.warn(job, "FailedCreate", &format!("Error creating: {error}"));
+                ctx.events.warn(job, "FailedCreate", &format!("Error creating: {}", crate::refusal::sentence(&error)));
                 return Err(error.into());
             }
         }

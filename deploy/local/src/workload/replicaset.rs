@@ -33,7 +33,7 @@ pub(super) async fn reconcile(set: Arc<ReplicaSet>, ctx: Arc<Context>) -> Result
             match api.create(&PostParams::default(), &pod).await {
                 Ok(pod) => active.push(pod),
                 Err(error) => {
-                    let message = format!("Error creating: {error}");
+                    let message = format!("Error creating: {}", crate::refusal::sentence(&error));
                     ctx.events.warn(set.as_ref(), "FailedCreate", &message);
                     refused = Some(error);
                     break;
