@@ -12,6 +12,10 @@ use crate::control::{Control, Environment};
 use crate::limits::Limits;
 use crate::sidecar::{Config, Sidecar, Sources};
 use crate::telemetry::Telemetry;
+use crate::tls::MeshTls;
+
+/// How long after a start connections wait for the first certificate, rather than being refused.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The data plane of FSM.
 #[derive(Debug, ClapArgs)]
@@ -85,7 +89,7 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
     }
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let sources = Sources::default();
+    let sources = Sources { tls: MeshTls::starting(START_PATIENCE), ..Sources::default() };
     let config = Config {
         limits: Limits {
             connections: args.max_connections,

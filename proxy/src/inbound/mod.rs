@@ -36,6 +36,7 @@ pub struct Caller {
 /// Serves one connection of another proxy.
 pub async fn connection(context: Arc<Context>, accepted: Accepted) {
     let Accepted { stream, peer, permit: _permit } = accepted;
+    context.tls.issued().await;
     let config = match context.tls.server_config() {
         Ok(config) => config,
         Err(error) => {

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use fsm_proxy_config::SpiffeId;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::verify::{Always, ClientVerifier};
 use super::{ALPN_H2, Identity, PROVIDER, Trust, client_config};
@@ -21,6 +23,21 @@ use super::{ALPN_H2, Identity, PROVIDER, Trust, client_config};
 pub struct MeshTls {
     current: Arc<ArcSwapOption<Current>>,
     inputs: Arc<Mutex<Inputs>>,
+    start: Arc<Start>,
+}
+
+/// The time without a certificate. By default it is over at once.
+#[derive(Debug)]
+struct Start {
+    issued: watch::Sender<bool>,
+    /// Until then connections wait.
+    patient_until: Instant,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self { issued: watch::Sender::default(), patient_until: Instant::now() }
+    }
 }
 
 /// What [`Current`] is made from.
@@ -55,6 +72,22 @@ pub enum NotReady {
 }
 
 impl MeshTls {
+    /// Of a proxy that has just started: whoever asks [`issued`](Self::issued) within `patience` from now waits for the first certificate.
+    pub fn starting(patience: Duration) -> Self {
+        let start = Start { patient_until: Instant::now() + patience, ..Start::default() };
+        Self { start: Arc::new(start), ..Self::default() }
+    }
+
+    /// Waits for the first certificate, if the proxy has just started: a signature takes less time than a client's next attempt.
+    pub async fn issued(&self) {
+        if self.current.load().is_some() {
+            return;
+        }
+        let mut issued = self.start.issued.subscribe();
+        // Whether it came or not, the caller asks for it next, and says why there is none.
+        let _ = tokio::time::timeout_at(self.start.patient_until, issued.wait_for(|issued| *issued)).await;
+    }
+
     /// Uses `identity` for all handshakes from now on.
     pub fn set(&self, identity: Identity) -> Result<(), NotReady> {
         self.change(|inputs| inputs.identity = Some(identity))
@@ -80,6 +113,7 @@ impl MeshTls {
         server.alpn_protocols = vec![ALPN_H2.to_vec()];
         let current = Current { identity, server: Arc::new(server), clients: Mutex::default() };
         self.current.store(Some(Arc::new(current)));
+        self.start.issued.send_replace(true);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fsm_proxy_config::SpiffeId;
+use futures::FutureExt;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -123,6 +124,18 @@ fn a_workload_whose_certificate_expired_says_so_before_it_tries() {
     let reason = expired.server_config().unwrap_err().to_string();
     assert!(reason.starts_with(&format!("the certificate of {BUYER} expired 60 s ago")), "{reason}");
     assert!(matches!(MeshTls::default().server_config(), Err(NotReady::NoCertificate)));
+}
+
+#[tokio::test]
+async fn a_proxy_that_has_just_started_waits_for_its_certificate() {
+    let ca = TestCa::new();
+    let starting = MeshTls::starting(Duration::from_secs(3600));
+    let mut waiting = std::pin::pin!(starting.issued());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    starting.set(ca.issue(STORE, DAY)).unwrap();
+    assert!(waiting.as_mut().now_or_never().is_some());
+    // One that has waited long enough says at once that there is none.
+    MeshTls::starting(Duration::ZERO).issued().await;
 }
 
 #[test]

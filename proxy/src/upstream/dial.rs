@@ -66,6 +66,7 @@ impl Dialer {
         timeout: Duration,
     ) -> Result<TlsStream<TcpStream>, DialError> {
         let not_ready = |source| DialError::NotReady { address, source: Arc::new(source) };
+        self.tls.issued().await;
         let config = self.tls.client_config(identity).map_err(not_ready)?;
         let stream = self.tcp(address, timeout).await?;
         let socket = SockRef::from(&stream);

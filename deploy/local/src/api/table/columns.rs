@@ -228,19 +228,22 @@ fn template_list(workload: &Value, field: &str) -> String {
     containers.iter().map(|c| text(c, &[field])).collect::<Vec<_>>().join(",")
 }
 
-/// Ready and all containers; native sidecars count.
-fn pod_ready(pod: &Value) -> (usize, usize) {
+/// Statuses of what is meant to run for the pod's whole life: its containers and native sidecars.
+fn lasting(pod: &Value) -> impl Iterator<Item = &Value> {
     let is_sidecar = |status: &&Value| {
         items(pod, &["spec", "initContainers"])
             .iter()
             .any(|c| c["name"] == status["name"] && c["restartPolicy"] == "Always")
     };
-    let ready = |list: &str| {
-        let statuses = items(pod, &["status", list]).iter();
-        statuses.filter(|s| list == "containerStatuses" || is_sidecar(s)).filter(|s| s["ready"] == true).count()
-    };
+    let sidecars = items(pod, &["status", "initContainerStatuses"]).iter().filter(is_sidecar);
+    items(pod, &["status", "containerStatuses"]).iter().chain(sidecars)
+}
+
+/// Ready and all.
+fn pod_ready(pod: &Value) -> (usize, usize) {
     let sidecars = items(pod, &["spec", "initContainers"]).iter().filter(|c| c["restartPolicy"] == "Always").count();
-    (ready("containerStatuses") + ready("initContainerStatuses"), items(pod, &["spec", "containers"]).len() + sidecars)
+    let ready = lasting(pod).filter(|status| status["ready"] == true).count();
+    (ready, items(pod, &["spec", "containers"]).len() + sidecars)
 }
 
 fn pod_status(pod: &Value) -> String {
@@ -269,7 +272,7 @@ fn pod_status(pod: &Value) -> String {
 }
 
 fn pod_restarts(pod: &Value) -> i64 {
-    items(pod, &["status", "containerStatuses"]).iter().filter_map(|s| s["restartCount"].as_i64()).sum()
+    lasting(pod).filter_map(|status| status["restartCount"].as_i64()).sum()
 }
 
 fn service_ports(service: &Value) -> String {
