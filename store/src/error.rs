@@ -58,7 +58,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
 
-    #[error("the storage engine of {dir} can't {action}: {source}", dir = dir.display())]
+    #[error("the storage engine of {dir} can't {action}: {}{}", told(source), way_on(dir, source), dir = dir.display())]
     Engine { dir: PathBuf, action: &'static str, source: Arc<sled::Error> },
 
     /// A commit failed earlier, so nothing is appended any more: whether that commit is on disk is known only after opening again.
@@ -100,7 +100,38 @@ pub enum Error {
     NoSnapshot { before: Seq },
 }
 
+/// What the engine says, in one line and without its own traces.
+fn told(source: &sled::Error) -> String {
+    let text = source.to_string();
+    let text = text.split(" backtrace ").next().unwrap_or(&text).trim();
+    text.replace("at file offset None", "in its files")
+}
+
+fn way_on(dir: &std::path::Path, source: &sled::Error) -> String {
+    if !is_damage(source) {
+        return String::new();
+    }
+    format!(
+        ". `fsm log verify --data-dir {} --repair` reads every frame that is whole out of its files, and lets the log go on with them",
+        dir.display()
+    )
+}
+
+/// Whether the engine's own files are not as it left them.
+fn is_damage(source: &sled::Error) -> bool {
+    use sled::Error::{Corruption, Io, ReportableBug};
+    match source {
+        Corruption { .. } | ReportableBug(_) => true,
+        Io(error) => matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData),
+        _ => false,
+    }
+}
+
 impl Error {
+    pub(crate) fn is_engine_damage(&self) -> bool {
+        matches!(self, Self::Engine { source, .. } if is_damage(source))
+    }
+
     pub(crate) fn io(action: impl Into<String>, source: io::Error) -> Self {
         Self::Io { action: action.into(), source: Arc::new(source) }
     }

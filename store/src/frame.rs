@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use header::{FORMAT, FrameHeader};
+pub(crate) use header::{HEADER_BYTES, MAGIC};
 
 use crate::{Record, Seq};
 

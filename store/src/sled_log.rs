@@ -5,7 +5,7 @@
 //! LOCK     locked by the process that uses it; holds its process id
 //! HEAD     how far the log was acknowledged
 //! sled/    the storage engine's files: frames by their first seq, snapshots, retention marks
-//! aside/   damaged frames that a repair moved out of the way
+//! aside/   damaged frames, or a damaged engine's files, that a repair moved out of the way
 //! ```
 
 mod commit;
@@ -18,6 +18,7 @@ mod place;
 mod read;
 mod repair;
 mod retention;
+mod salvage;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,11 @@ use crate::{Seq, Timestamp};
 pub const FORMAT: u16 = 1;
 
 /// Length of the header of format 1.
-const HEADER_BYTES: usize = 80;
+pub(crate) const HEADER_BYTES: usize = 80;
 
-const MAGIC: &[u8; 4] = b"FSMF";
+pub(crate) const MAGIC: &[u8; 4] = b"FSMF";
+/// Where in the header the length of what follows it is.
+const PACKED_BYTES_AT: usize = 40;
 const CHECKSUM_AT: usize = HEADER_BYTES - 4;
 const AFTER_LOSS: u16 = 1;
 
@@ -50,6 +52,18 @@ impl FrameHeader {
         frame.extend_from_slice(&checksum.to_le_bytes());
         frame.extend_from_slice(packed);
         frame
+    }
+
+    /// Where in `bytes` a frame may begin.
+    pub(crate) fn beginnings(bytes: &[u8]) -> impl Iterator<Item = usize> {
+        bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| window == MAGIC).map(|(at, _)| at)
+    }
+
+    /// How long the frame is that begins like this, if it is one.
+    pub(crate) fn frame_bytes(head: &[u8; HEADER_BYTES]) -> usize {
+        let mut field = [0; 4];
+        field.copy_from_slice(&head[PACKED_BYTES_AT..PACKED_BYTES_AT + 4]);
+        HEADER_BYTES + u32::from_le_bytes(field) as usize
     }
 
     /// Reads and checks the header; gives the packed body too. The checksum covers both.

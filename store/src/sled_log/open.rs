@@ -8,6 +8,7 @@ use super::commit::{Committer, End};
 use super::durable::Durable;
 use super::head::{Head, HeadFile};
 use super::place::Place;
+use super::salvage;
 use super::store::{Store, engine_dir};
 use crate::frame::{FrameHash, FrameHeader};
 use crate::{Damage, Error, OnDamage, Options, Seq, Timestamp};
@@ -24,32 +25,20 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
     let place = Arc::new(Place::take(dir, options.create)?);
     let (head_file, said) =
         HeadFile::open(dir).map_err(|error| Error::io(format!("read {}", dir.join("HEAD").display()), error))?;
-    let mut store = Store::open(Arc::clone(&place), options.cache_bytes)?;
-
-    let (last, mut found) = check_end(&store, said, place.new)?;
-    if found.is_none() && options.on_damage == OnDamage::PutAside {
-        found = store.walk(|_| ())?.damages.into_iter().next();
-    }
-    let (last, head) = match (found, options.on_damage) {
-        (None, _) => {
-            let given = said.map_or(last.seq, |head| head.given.max(last.seq));
-            (last, Head { stored: last.seq, given, hash: last.hash })
-        }
-        (Some(damage), OnDamage::PutAside) => {
-            store.damage = Some(damaged(dir, damage, last.seq));
-            let head = store.put_aside(said)?;
-            store.damage = None;
-            let (last, again) = check_end(&store, Some(head), false)?;
-            if let Some(damage) = again {
-                return Err(damaged(dir, damage, last.seq));
+    salvage::finish(dir)?;
+    let (store, last, head) = match options.on_damage {
+        OnDamage::PutAside => repaired(&place, said, &options)?,
+        OnDamage::Refuse | OnDamage::ReadIntact => {
+            let (mut store, last, found) = look(&place, said, &options)?;
+            match found.map(|damage| damaged(dir, damage, last.seq)) {
+                None => (store, last, last.head(said)),
+                Some(error) if options.on_damage == OnDamage::Refuse => return Err(error),
+                Some(error) => {
+                    store.damage = Some(error);
+                    (store, last, Head::default())
+                }
             }
-            (last, head)
         }
-        (Some(damage), OnDamage::ReadIntact) => {
-            store.damage = Some(damaged(dir, damage, last.seq));
-            (last, Head::default())
-        }
-        (Some(damage), OnDamage::Refuse) => return Err(damaged(dir, damage, last.seq)),
     };
 
     store.publish_stored(last.seq);
@@ -65,6 +54,59 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
     let end = End { given: head.given, after_loss: head.given != last.seq, time: last.time, hash: last.hash };
     let committer = Committer::start(Arc::clone(&store), end, durable, options.clock, refusal)?;
     Ok(SledLog { committer, store })
+}
+
+/// Puts what is damaged out of the way: frames, and if the engine itself can't be trusted, the engine.
+fn repaired(place: &Arc<Place>, mut said: Option<Head>, options: &Options) -> Result<(Store, Last, Head), Error> {
+    let (mut put_aside, mut salvaged) = (false, false);
+    loop {
+        let error = match look(place, said, options) {
+            Ok((store, last, None)) => return Ok((store, last, last.head(said))),
+            Ok((mut store, last, Some(damage))) => {
+                let error = damaged(&place.dir, damage, last.seq);
+                if !put_aside {
+                    put_aside = true;
+                    store.damage = Some(error);
+                    match store.put_aside(said) {
+                        Ok(head) => {
+                            said = Some(head);
+                            continue;
+                        }
+                        Err(error) => error,
+                    }
+                } else {
+                    // An engine that still shows what was removed.
+                    error
+                }
+            }
+            Err(error) => error,
+        };
+        let engine_is_to_blame = put_aside || error.is_engine_damage();
+        if salvaged || !engine_is_to_blame {
+            return Err(error);
+        }
+        tracing::warn!("{error}");
+        salvage::salvage(place, options.cache_bytes)?;
+        (put_aside, salvaged) = (false, true);
+    }
+}
+
+/// Opens the engine, and looks at the end of the log; at all of it if what is damaged is to be put aside.
+fn look(place: &Arc<Place>, said: Option<Head>, options: &Options) -> Result<(Store, Last, Option<Damage>), Error> {
+    let store = Store::open(Arc::clone(place), options.cache_bytes)?;
+    let (last, mut found) = check_end(&store, said, place.new)?;
+    if found.is_none() && options.on_damage == OnDamage::PutAside {
+        found = store.walk(|_| ())?.damages.into_iter().next();
+    }
+    Ok((store, last, found))
+}
+
+impl Last {
+    /// What `HEAD` has to say when the log ends here.
+    fn head(self, said: Option<Head>) -> Head {
+        let given = said.map_or(self.seq, |head| head.given.max(self.seq));
+        Head { stored: self.seq, given, hash: self.hash }
+    }
 }
 
 fn damaged(dir: &Path, damage: Damage, kept: Seq) -> Error {

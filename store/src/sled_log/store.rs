@@ -47,8 +47,14 @@ pub(super) struct StoredFrame {
 
 impl Store {
     pub(super) fn open(place: Arc<Place>, cache_bytes: u64) -> Result<Self, Error> {
+        let engine_dir = engine_dir(&place.dir);
+        Self::open_engine_in(place, &engine_dir, cache_bytes)
+    }
+
+    /// With the engine's files in another directory than usual.
+    pub(super) fn open_engine_in(place: Arc<Place>, engine_dir: &Path, cache_bytes: u64) -> Result<Self, Error> {
         let dir = place.dir.clone();
-        let db = open_engine(&dir, &engine_dir(&dir), cache_bytes)?;
+        let db = open_engine(&dir, engine_dir, cache_bytes)?;
         let tree = |name| engine(&dir, "open its trees", || db.open_tree(name));
         let (frames, snapshots, marks) = (tree("frames")?, tree("snapshots")?, tree("marks")?);
         let (committed, _) = watch::channel(Seq::ZERO);

@@ -5,6 +5,7 @@ mod damage;
 mod group_commit;
 mod reading;
 mod retention;
+mod salvage;
 
 use std::path::Path;
 use std::sync::Arc;
