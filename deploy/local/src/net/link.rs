@@ -21,7 +21,10 @@ pub(super) async fn build_node(netns: &Netns, plan: &NetworkPlan) -> Result<u32,
     let handle = connect(netns)?;
     up(&handle, LOOPBACK).await?;
 
-    let request = handle.link().add(LinkBridge::new(BRIDGE).up().build());
+    // A bridge without an address of its own takes the lowest of its ports', a new one whenever a pod comes: the pods that were
+    // there before would go on sending to the old one until their neighbour tables expire.
+    let hardware = [&[0x0a, 0x58], &plan.gateway().octets()[..]].concat();
+    let request = handle.link().add(LinkBridge::new(BRIDGE).address(hardware).up().build());
     request.execute().await.map_err(|source| made("a bridge", "bridge", "BRIDGE", source))?;
     let bridge = index(&handle, BRIDGE).await?;
     address(&handle, bridge, plan.gateway(), plan.pods.prefix_len()).await?;
