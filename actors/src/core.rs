@@ -19,11 +19,11 @@ use crate::concern::certs::Certs;
 use crate::concern::injection::Injection;
 use crate::concern::routes::Routes;
 use crate::concern::splits::Splits;
-use crate::concern::{Change, Concern, Step};
+use crate::concern::{Change, Concern, ResourceKey, Step, Told};
 use crate::fact::{Fact, InvalidFact};
 use crate::publish::{Followed, ProxyUpdate, Publisher};
 
-pub use rebuild::{RebuildError, SNAPSHOT, rebuild};
+pub use rebuild::{RebuildError, SNAPSHOT, beginning, rebuild};
 
 /// All state machines of the control plane, at one seq.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +81,7 @@ impl Core {
         for record in records {
             self.apply_one(record);
         }
-        self.publisher.take_updates(self.catalog.seq())
+        self.take_updates()
     }
 
     /// Applies one record, and says what it did; updates of followed proxies wait for [`Core::apply`].
@@ -151,7 +151,7 @@ impl Core {
         self.publisher.config_of(proxy, self.catalog.seq())
     }
 
-    /// Says whose updates [`Core::apply`] gives from now on.
+    /// Says whose updates [`Core::apply`] and [`Core::take_updates`] give from now on.
     pub fn follow(&mut self, followed: Followed) {
         self.publisher.follow(followed);
     }
@@ -169,6 +169,16 @@ impl Core {
     /// All proxies, in the order of their names.
     pub fn proxies(&self) -> impl Iterator<Item = &ObjectName> {
         self.publisher.all_proxies().map(|(proxy, _)| proxy)
+    }
+
+    /// A resource, whoever is told about it.
+    pub fn resource(&self, key: &ResourceKey) -> Option<&Told> {
+        self.publisher.resource_told(key)
+    }
+
+    /// What followed proxies have to be told since the last call, as one version.
+    pub fn take_updates(&mut self) -> Vec<ProxyUpdate> {
+        self.publisher.take_updates(self.catalog.seq())
     }
 
     /// Records that single state machines leave out because they panic at them.

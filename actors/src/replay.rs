@@ -3,6 +3,10 @@
 //! A controller records digests of its state machines now and then, and what each proxy acknowledged. [`verify`] computes
 //! all of that again from the records before, and compares.
 
+pub mod inputs;
+pub mod managers;
+pub mod objects;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 

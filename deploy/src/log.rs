@@ -13,8 +13,9 @@ mod verify;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use self::ls::summary_of;
 pub(crate) use self::moment::{Moment, time_text};
-pub(crate) use self::ndjson::{json_line, parse_line};
+pub(crate) use self::ndjson::{json_line, parse_line, trace_id};
 pub(crate) use self::output::{Format, Out, ignore_closed_pipe};
 pub(crate) use self::source::{History, HistoryArgs};
 

@@ -1,7 +1,13 @@
 //! `fsm replay`: the past, recomputed from the event log.
 
+mod bisect;
+mod cause;
+mod columns;
 mod config;
+mod diff;
+mod differing;
 mod format;
+mod misuse;
 mod paint;
 mod past;
 mod progress;
@@ -9,6 +15,8 @@ mod proxies;
 mod request;
 mod run;
 mod state;
+mod stretch;
+mod why;
 
 use clap::{Args, Subcommand};
 
@@ -27,9 +35,15 @@ enum ReplayCommand {
     State(state::StateArgs),
     /// What a proxy was told.
     Config(config::ConfigArgs),
+    /// What changed between two moments, each change with the records that caused it.
+    Diff(diff::DiffArgs),
+    /// The records that made a resource what it is, and who was behind them.
+    Why(why::WhyArgs),
     /// What would have become of a request, step by step, as the proxies would have decided.
     Request(request::RequestArgs),
-    /// Recompute history; with --verify compare it with every recorded digest and every acknowledged configuration.
+    /// The first record after which the answer to a request was another one.
+    Bisect(bisect::BisectArgs),
+    /// Recompute history, with --verify comparing it with all that was recorded; or a history that was not, --without and --with.
     Run(run::RunArgs),
 }
 
@@ -38,8 +52,16 @@ pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
     let done = match args.command {
         ReplayCommand::State(args) => state::run(args).await,
         ReplayCommand::Config(args) => config::run(args).await,
+        ReplayCommand::Diff(args) => diff::run(args).await,
+        ReplayCommand::Why(args) => why::run(args).await,
         ReplayCommand::Request(args) => request::run(args).await,
+        ReplayCommand::Bisect(args) => bisect::run(args).await,
         ReplayCommand::Run(args) => run::run(args).await,
     };
+    if let Err(error) = &done
+        && let Some(misuse) = error.downcast_ref::<misuse::Misuse>()
+    {
+        misuse.exit();
+    }
     ignore_closed_pipe(done)
 }

@@ -304,7 +304,7 @@ fn find_kind(gvk: &str) -> Option<&'static KindInfo> {
 }
 
 /// One name for all served versions of a kind.
-fn canonical(gvk: &str) -> String {
+pub(crate) fn canonical(gvk: &str) -> String {
     find_kind(gvk).map_or_else(|| gvk.to_owned(), KindInfo::gvk)
 }
 

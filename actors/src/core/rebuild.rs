@@ -57,8 +57,9 @@ async fn go_on(log: &dyn EventLog, mut core: Core, upto: Seq) -> Result<Result<C
     Ok(Ok(core))
 }
 
-/// Where to begin: a snapshot, or before the first record.
-async fn beginning(log: &dyn EventLog, upto: Seq, skips: &Skips) -> Result<Core, RebuildError> {
+/// Where to begin on the way to `upto`: at the newest good snapshot that is not after it, or before the first record. `skips` are known
+/// already.
+pub async fn beginning(log: &dyn EventLog, upto: Seq, skips: &Skips) -> Result<Core, RebuildError> {
     let mut before = upto;
     let mut different = None;
     while let Some(found) = log.latest_snapshot(SNAPSHOT, before).await? {

@@ -161,6 +161,11 @@ impl Publisher {
         self.proxies.iter()
     }
 
+    /// A resource, whoever is told about it.
+    pub fn resource_told(&self, key: &ResourceKey) -> Option<&Told> {
+        self.resources.get(key).map(|published| &published.told)
+    }
+
     /// All that a proxy is told now, as the version `seq`; none if there is no such proxy.
     pub fn config_of(&self, proxy: &ObjectName, seq: Seq) -> Option<ConfigSet> {
         let account = self.proxies.get(proxy)?;

@@ -2,6 +2,8 @@
 
 mod summary;
 
+pub(crate) use self::summary::of as summary_of;
+
 use anyhow::{Context, bail};
 use clap::Args;
 use fsm_store::{Record, Seq};

@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
 use fsm_actors::Core;
-use fsm_actors::core::{Effect, Panicked, Skips};
+use fsm_actors::core::{self, Effect, Panicked, Skips};
 use fsm_store::{Record, Seq, Timestamp};
 use futures::TryStreamExt;
 
@@ -31,7 +31,6 @@ pub(super) struct Past {
 
 /// A record that has just been applied.
 #[derive(Clone, Copy)]
-#[expect(dead_code, reason = "whoever compares two moments reads them")]
 pub(super) struct Seen<'a> {
     pub(super) record: &'a Record,
     pub(super) effect: &'a Effect,
@@ -106,9 +105,10 @@ pub(super) async fn replay<S>(
 ) -> anyhow::Result<(Past, S)> {
     let mut skips = Skips::new();
     loop {
-        let mut past = Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) };
+        let mut past = beginning(history, from, &skips).await?;
         let mut state: Option<S> = None;
-        let ended = each_record(history, to, |record| {
+        let first = past.core.seq();
+        let ended = records(history, first, to, |record| {
             if state.is_none() && record.seq > from {
                 state = Some(begin(&mut past));
             }
@@ -132,16 +132,41 @@ pub(super) async fn replay<S>(
     }
 }
 
-/// All records from the first one to `upto`. History has to be there from its beginning: a state is what all of it led to.
-/// Stops when `each` does.
+/// The state to begin with on the way to `upto`: of the nearest snapshot before it, if history has any.
+async fn beginning(history: &History, upto: Seq, skips: &Skips) -> anyhow::Result<Past> {
+    let Some(log) = history.log() else {
+        return Ok(Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) });
+    };
+    let core = core::beginning(log, upto, skips).await.with_context(|| history.place())?;
+    let mut time = Timestamp(0);
+    if core.seq() > Seq::ZERO {
+        let last = log.read(core.seq()).try_next().await?;
+        time = last.as_ref().and_then(|batch| batch.first()).map_or(time, |record| record.time);
+    }
+    Ok(Past { core, time })
+}
+
+/// All records from the first one to `upto`. Stops when `each` does.
 pub(super) async fn each_record<E>(
     history: &History,
     upto: Seq,
+    each: impl FnMut(&Record) -> Result<(), E>,
+) -> anyhow::Result<Result<(), E>> {
+    records(history, Seq::ZERO, upto, each).await
+}
+
+/// The records after `after` up to `upto`. Those after the state "nothing yet" have to begin with the first record: a state is what all of
+/// history led to.
+async fn records<E>(
+    history: &History,
+    after: Seq,
+    upto: Seq,
     mut each: impl FnMut(&Record) -> Result<(), E>,
 ) -> anyhow::Result<Result<(), E>> {
-    let mut records = history.records(Seq::ZERO, false);
-    let mut progress = Progress::new(end(history).min(upto));
-    let mut first = true;
+    let from = if after == Seq::ZERO { Seq::ZERO } else { after.next() };
+    let mut records = history.records(from, false);
+    let mut progress = Progress::new(after, end(history).min(upto));
+    let mut first = after == Seq::ZERO;
     while let Some(batch) = records.try_next().await? {
         for record in batch.iter() {
             if record.seq > upto {

@@ -12,6 +12,9 @@ const WIDTH: u64 = 30;
 
 /// A bar that is wiped away when the work is done.
 pub(super) struct Progress {
+    /// Where the work began.
+    after: u64,
+    /// Where it ends, if that is known.
     total: Option<u64>,
     begun: Instant,
     shown: Option<Instant>,
@@ -19,10 +22,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// Of work on records up to this one; [`u64::MAX`] if that isn't known.
-    pub(super) fn new(upto: Seq) -> Self {
-        let total = (upto.0 > 0 && upto.0 < u64::MAX).then_some(upto.0);
-        Self { total, begun: Instant::now(), shown: None, on: io::stderr().is_terminal() }
+    /// Of work on the records after one, up to another one; [`u64::MAX`] if that isn't known.
+    pub(super) fn new(after: Seq, upto: Seq) -> Self {
+        let total = (upto > after && upto.0 < u64::MAX).then_some(upto.0);
+        Self { after: after.0, total, begun: Instant::now(), shown: None, on: io::stderr().is_terminal() }
     }
 
     /// The work has come to this record.
@@ -33,9 +36,9 @@ impl Progress {
             return;
         }
         self.shown = Some(now);
-        let rate = seq.0 as f64 / now.duration_since(self.begun).as_secs_f64().max(0.001);
+        let rate = seq.0.saturating_sub(self.after) as f64 / now.duration_since(self.begun).as_secs_f64().max(0.001);
         // A bar that can't be drawn is no reason to stop.
-        drop(write!(io::stderr(), "\r\x1b[K{}", line(seq.0, self.total, rate)));
+        drop(write!(io::stderr(), "\r\x1b[K{}", line(self.after, seq.0, self.total, rate)));
         drop(io::stderr().flush());
     }
 }
@@ -49,9 +52,9 @@ impl Drop for Progress {
     }
 }
 
-fn line(at: u64, total: Option<u64>, rate: f64) -> String {
+fn line(after: u64, at: u64, total: Option<u64>, rate: f64) -> String {
     let Some(total) = total else { return format!("record {at}, {rate:.0} records/s") };
-    let done = (at * WIDTH / total).min(WIDTH);
+    let done = (at.saturating_sub(after) * WIDTH / (total - after).max(1)).min(WIDTH);
     let bar: String = (0..WIDTH).map(|place| if place < done { '█' } else { '░' }).collect();
     format!("{bar} record {at} of {total}, {rate:.0} records/s")
 }
@@ -62,11 +65,11 @@ mod tests {
 
     #[test]
     fn the_bar_grows_with_the_work() {
-        assert_eq!(line(0, Some(300), 10.0), format!("{} record 0 of 300, 10 records/s", "░".repeat(30)));
+        assert_eq!(line(0, 0, Some(300), 10.0), format!("{} record 0 of 300, 10 records/s", "░".repeat(30)));
         assert_eq!(
-            line(200, Some(300), 10.0),
+            line(0, 200, Some(300), 10.0),
             format!("{}{} record 200 of 300, 10 records/s", "█".repeat(20), "░".repeat(10))
         );
-        assert_eq!(line(7, None, 2.0), "record 7, 2 records/s");
+        assert_eq!(line(0, 7, None, 2.0), "record 7, 2 records/s");
     }
 }

@@ -31,6 +31,14 @@ pub(super) fn find(past: &Past, text: &str) -> anyhow::Result<ObjectName> {
     }
 }
 
+/// As [`find`], where it is no error that there is none.
+pub(super) fn find_if_there(core: &Core, text: &str) -> Option<ObjectName> {
+    match matching(core, text) {
+        Match::One(proxy) => Some(proxy),
+        Match::None | Match::Several(_) => None,
+    }
+}
+
 enum Match {
     None,
     One(ObjectName),

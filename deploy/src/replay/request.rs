@@ -7,7 +7,8 @@ mod text;
 use clap::Args;
 use serde_json::json;
 
-pub(super) use self::ask::{Answer, Question, RequestFlags};
+pub(super) use self::ask::{Answer, Decider, Question, RequestFlags};
+pub(super) use self::text::{summary, verdict};
 use super::paint::Paint;
 use super::past::At;
 use crate::log::{Format, Out, time_text};

@@ -1,6 +1,14 @@
 //! `fsm replay run`.
 
+mod fork;
+mod manifests;
+mod probes;
+mod sample;
+mod text;
+mod whatif;
+
 use std::convert::Infallible;
+use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::Args;
@@ -10,8 +18,13 @@ use fsm_actors::replay::{Expected, Verifier, VerifyReport};
 use fsm_store::Seq;
 use serde_json::json;
 
+use self::fork::Hypothesis;
+use self::whatif::WhatIf;
+use super::misuse::Misuse;
+use super::paint::Paint;
 use super::past::{each_record, recompute};
-use crate::log::{Format, History, HistoryArgs, Moment, Out};
+use super::stretch::Stretch;
+use crate::log::{Format, History, HistoryArgs, Out};
 
 /// How many differences are printed for people.
 const SHOWN: usize = 20;
@@ -20,11 +33,16 @@ const SHOWN: usize = 20;
 pub(super) struct RunArgs {
     #[command(flatten)]
     history: HistoryArgs,
-    /// Stop after this seq or time.
-    #[arg(long, value_name = "SEQ|TIME", allow_hyphen_values = true)]
-    to: Option<Moment>,
+    #[command(flatten)]
+    stretch: Stretch,
+    /// As if these records had not been; may be given more than once, and with several seqs.
+    #[arg(long, value_name = "SEQ", num_args = 1.., value_delimiter = ',')]
+    without: Vec<u64>,
+    /// As if these manifests had been applied: after --from if that is given, or else at the end.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "verify")]
+    with: Vec<PathBuf>,
     /// Compare with every recorded state digest and every acknowledged configuration; a difference is a failure.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "without")]
     verify: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
@@ -32,11 +50,30 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     let history = args.history.open()?;
-    let upto = match args.to {
-        Some(moment) => history.resolve(moment).await?,
-        None => Seq(u64::MAX),
-    };
+    let (from, to) = args.stretch.ends(&history).await?;
+    let upto = to.unwrap_or(Seq(u64::MAX));
+    let question = args.stretch.question()?;
     let mut out = Out::new();
+    if !args.without.is_empty() || !args.with.is_empty() {
+        let hypothesis = Hypothesis {
+            without: args.without.iter().copied().map(Seq).collect(),
+            with: manifests::read(&args.with)?,
+            with_after: from.unwrap_or(upto),
+            question,
+        };
+        let report = WhatIf::compute(&history, &hypothesis, upto).await?;
+        match args.output {
+            Format::Json => out.pretty_json(&report)?,
+            Format::Text => text::lines(Paint::stdout(), &report).into_iter().try_for_each(|line| out.line(line))?,
+        }
+        return Ok(out.flush()?);
+    }
+    if question.is_some() {
+        return Err(Misuse(
+            "a request is compared between two histories: say what the other one is --without or --with".into(),
+        )
+        .into());
+    }
     if !args.verify {
         let past = recompute(&history, upto).await?;
         args.print_state(&mut out, &past.core)?;

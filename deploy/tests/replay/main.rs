@@ -1,7 +1,11 @@
 //! `fsm replay` on the recorded log of a demo: what it prints, and how it ends.
 #![allow(clippy::unwrap_used, reason = "tests may panic, their helpers too")]
 
+mod bisect;
+mod diff;
 mod request;
+mod run;
+mod why;
 
 use std::fs;
 use std::path::{Path, PathBuf};

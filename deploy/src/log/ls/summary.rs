@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::log::moment::time_text;
 
 /// What the record says, beside its topic and key.
-pub(super) fn of(record: &Record) -> String {
+pub(crate) fn of(record: &Record) -> String {
     match Fact::parse(&record.entry) {
         Ok(fact) => words(&fact),
         Err(error) => error.to_string(),

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use anyhow::{Context, ensure};
 use fsm_actors::catalog::{Catalog, ObjectName};
+
+use crate::replay::misuse::Misuse;
 
 /// A host and a port, as an application writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +24,15 @@ pub(super) struct Resolved {
 
 impl Authority {
     /// Reads `HOST:PORT`; IPv6 addresses in brackets.
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
-        let invalid = || format!("--to {text}: write HOST:PORT, for example bookstore.bookstore:14001");
-        let (host, port) = text.rsplit_once(':').with_context(invalid)?;
-        let port: u16 = port.parse().ok().filter(|port| *port > 0).with_context(invalid)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        ensure!(!host.is_empty() && (!host.contains(':') || host.parse::<IpAddr>().is_ok()), invalid());
-        Ok(Self { host: host.to_owned(), port })
+    pub(super) fn parse(text: &str) -> Result<Self, Misuse> {
+        let read = || {
+            let (host, port) = text.rsplit_once(':')?;
+            let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let is_host = !host.is_empty() && (!host.contains(':') || host.parse::<IpAddr>().is_ok());
+            is_host.then(|| Self { host: host.to_owned(), port })
+        };
+        read().ok_or_else(|| Misuse(format!("--to {text}: write HOST:PORT, for example bookstore.bookstore:14001")))
     }
 
     /// The address for an application in `namespace`.

@@ -1,9 +1,10 @@
 //! A request as it is asked about, and the answer of the proxies at a moment.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use fsm_actors::Core;
 use fsm_actors::catalog::{Audience, ObjectName};
@@ -15,6 +16,7 @@ use http::request::Parts;
 use serde::Serialize;
 
 use super::address::{Authority, Resolved};
+use crate::replay::misuse::Misuse;
 use crate::replay::past::Past;
 use crate::replay::proxies;
 
@@ -33,6 +35,14 @@ pub(in crate::replay) struct RequestFlags {
     /// An opaque connection instead of an HTTP request.
     #[arg(long, conflicts_with_all = ["method", "path", "header"])]
     tcp: bool,
+}
+
+impl RequestFlags {
+    /// An HTTP request.
+    pub(in crate::replay) fn plain(method: &str, path: &str, headers: Vec<(String, String)>) -> Self {
+        let header = headers.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        Self { method: method.to_owned(), path: path.to_owned(), header, tcp: false }
+    }
 }
 
 /// A request that a workload might make.
@@ -70,7 +80,7 @@ pub(in crate::replay) struct Answer {
 
 impl Question {
     /// A request from a workload to a host and port.
-    pub(in crate::replay) fn new(from: &str, to: &str, flags: &RequestFlags) -> anyhow::Result<Self> {
+    pub(in crate::replay) fn new(from: &str, to: &str, flags: &RequestFlags) -> Result<Self, Misuse> {
         let head = if flags.tcp { None } else { Some(head(to, flags)?) };
         Ok(Self { from: from.to_owned(), to: to.to_owned(), authority: Authority::parse(to)?, head })
     }
@@ -78,24 +88,24 @@ impl Question {
     /// The answer at that moment; an error if there is nobody who asks.
     pub(in crate::replay) fn ask(&self, past: &Past) -> anyhow::Result<Answer> {
         let client = proxies::find(past, &self.from)?;
-        self.ask_as(&past.core, &client)
+        self.ask_as(&Decider::new(&past.core), &client)
             .ok_or_else(|| anyhow!("proxy {client} had no configuration at {}", past.moment()))?
     }
 
     /// The answer for a proxy; none if there is no such proxy.
-    pub(in crate::replay) fn ask_as(&self, core: &Core, client: &ObjectName) -> Option<anyhow::Result<Answer>> {
+    pub(in crate::replay) fn ask_as(
+        &self,
+        decider: &Decider<'_>,
+        client: &ObjectName,
+    ) -> Option<anyhow::Result<Answer>> {
+        let core = decider.core;
         let Resolved { address, how, service } = self.authority.resolve(core.catalog(), &client.namespace);
-        let config = core.config_of(client)?;
-        let snapshot = match Snapshot::compile(config) {
+        let snapshot = match decider.snapshot(client)? {
             Ok(snapshot) => snapshot,
             Err(error) => return Some(Err(anyhow!("proxy {client} refuses its configuration: {error}"))),
         };
         let asked = Asked { destination: address, head: self.head.clone() };
-        let mut compiled: BTreeMap<String, Option<Arc<Snapshot>>> = BTreeMap::new();
-        let journey = Journey::follow(&snapshot, &asked, |pod| {
-            let server = || Snapshot::compile(core.config_of(&pod.parse().ok()?)?).ok().map(Arc::new);
-            compiled.entry(pod.to_owned()).or_insert_with(server).clone()
-        });
+        let journey = Journey::follow(&snapshot, &asked, |pod| decider.snapshot(&pod.parse().ok()?)?.ok());
         let status = core.catalog().proxies().get(client);
         Some(Ok(Answer {
             verdict: journey.verdict(),
@@ -118,6 +128,35 @@ impl Question {
     }
 }
 
+/// Answers questions at one moment; compiles every proxy's configuration once.
+pub(in crate::replay) struct Decider<'a> {
+    core: &'a Core,
+    compiled: RefCell<BTreeMap<ObjectName, Option<Compiled>>>,
+}
+
+type Compiled = Result<Arc<Snapshot>, String>;
+
+impl<'a> Decider<'a> {
+    /// At the moment of this state.
+    pub(in crate::replay) fn new(core: &'a Core) -> Self {
+        Self { core, compiled: RefCell::default() }
+    }
+
+    /// The proxy that a text means, if there is one.
+    pub(in crate::replay) fn client(&self, text: &str) -> Option<ObjectName> {
+        proxies::find_if_there(self.core, text)
+    }
+
+    /// What a proxy decides by, or why it refuses it; none if there is no such proxy.
+    fn snapshot(&self, proxy: &ObjectName) -> Option<Compiled> {
+        let compile = || {
+            let config = self.core.config_of(proxy)?;
+            Some(Snapshot::compile(config).map(Arc::new).map_err(|error| error.to_string()))
+        };
+        self.compiled.borrow_mut().entry(proxy.clone()).or_insert_with(compile).clone()
+    }
+}
+
 /// Why a proxy isn't told of a service that is there.
 fn why_not_told(core: &Core, client: &ObjectName, service: &ObjectName) -> Option<String> {
     let catalog = core.catalog();
@@ -137,23 +176,29 @@ fn why_not_told(core: &Core, client: &ObjectName, service: &ObjectName) -> Optio
     }
 }
 
-fn head(to: &str, flags: &RequestFlags) -> anyhow::Result<Parts> {
+fn head(to: &str, flags: &RequestFlags) -> Result<Parts, Misuse> {
     let method = http::Method::from_bytes(flags.method.as_bytes())
-        .with_context(|| format!("--method {}: no HTTP method", flags.method))?;
-    let path =
-        if flags.path.starts_with('/') || flags.path == "*" { flags.path.clone() } else { format!("/{}", flags.path) };
+        .map_err(|_| Misuse(format!("--method {}: no HTTP method", flags.method)))?;
+    let begins = flags.path.starts_with('/') || flags.path == "*";
+    let path = if begins { flags.path.clone() } else { format!("/{}", flags.path) };
     let request = http::Request::builder().method(method).uri(&path).body(());
-    let mut head = request.with_context(|| format!("--path {}: no path of a URL", flags.path))?.into_parts().0;
+    let request = request.map_err(|_| Misuse(format!("--path {}: no path of a URL", flags.path)))?;
+    let mut head = request.into_parts().0;
     for text in &flags.header {
-        let invalid = || format!("--header {text}: write NAME:VALUE, for example 'x-user: alice'");
-        let (name, value) = text.split_once(':').with_context(invalid)?;
-        let name = HeaderName::from_bytes(name.trim().as_bytes()).with_context(invalid)?;
-        head.headers.append(name, HeaderValue::from_str(value.trim()).with_context(invalid)?);
+        let (name, value) = header(text)
+            .ok_or_else(|| Misuse(format!("--header {text}: write NAME:VALUE, for example 'x-user: alice'")))?;
+        head.headers.append(name, value);
     }
     if !head.headers.contains_key(HOST) {
-        head.headers.insert(HOST, HeaderValue::from_str(to).with_context(|| format!("--to {to}: no host"))?);
+        let host = HeaderValue::from_str(to).map_err(|_| Misuse(format!("--to {to}: no host")))?;
+        head.headers.insert(HOST, host);
     }
     Ok(head)
+}
+
+fn header(text: &str) -> Option<(HeaderName, HeaderValue)> {
+    let (name, value) = text.split_once(':')?;
+    Some((HeaderName::from_bytes(name.trim().as_bytes()).ok()?, HeaderValue::from_str(value.trim()).ok()?))
 }
 
 fn head_as_json<S: serde::Serializer>(head: &Option<Parts>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -173,7 +218,7 @@ mod tests {
     use super::*;
 
     fn flags() -> RequestFlags {
-        RequestFlags { method: "GET".into(), path: "/".into(), ..RequestFlags::default() }
+        RequestFlags::plain("GET", "/", Vec::new())
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn lines(paint: Paint, question: &Question, answer: &Answer, past: &P
     lines
 }
 
-pub(super) fn verdict(paint: Paint, verdict: Verdict) -> String {
+pub(in crate::replay) fn verdict(paint: Paint, verdict: Verdict) -> String {
     match verdict {
         Verdict::Allowed => paint.good("ALLOWED"),
         Verdict::Denied => paint.bad("DENIED"),
@@ -52,7 +52,7 @@ pub(super) fn verdict(paint: Paint, verdict: Verdict) -> String {
 }
 
 /// The answer in one sentence.
-pub(super) fn summary(answer: &Answer) -> String {
+pub(in crate::replay) fn summary(answer: &Answer) -> String {
     let journey = &answer.journey;
     if journey.backends.is_empty() {
         return journey.client.sentence().to_owned();
