@@ -47,7 +47,10 @@ fn main() -> ExitCode {
         "{seeds} seeds of {steps} steps in {took:.1} s ({:.0} a minute on {threads} threads), {failed} violations",
         seeds as f64 / took * 60.0
     );
-    println!("{:?}", whole.lock().map(|story| *story).unwrap_or_default());
+    let story = whole.lock().map(|story| *story).unwrap_or_default();
+    for (what, times) in story.counts() {
+        println!("{times:>10} {what}");
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -59,6 +59,24 @@ pub struct Story {
     pub reconnects: u64,
 }
 
+impl Story {
+    /// Everything by its name.
+    pub fn counts(&self) -> [(&'static str, u64); 10] {
+        [
+            ("records", self.records),
+            ("acknowledged versions", self.versions_acknowledged),
+            ("lists", self.relists),
+            ("crashes", self.crashes),
+            ("disk faults", self.disk_faults),
+            ("rebuilt actors", self.rebuilt_actors),
+            ("snapshots", self.snapshots),
+            ("compactions", self.compactions),
+            ("refused versions", self.refusals),
+            ("reconnections", self.reconnects),
+        ]
+    }
+}
+
 impl std::ops::AddAssign for Story {
     fn add_assign(&mut self, other: Self) {
         self.records += other.records;
@@ -198,8 +216,12 @@ impl World {
         if self.proxies.is_empty() {
             return Ok(());
         }
-        let chosen = self.rng.usize(0..self.proxies.len());
-        let Some(proxy) = self.proxies.values_mut().nth(chosen) else { return Ok(()) };
-        proxy.step(&mut self.controller, &mut self.rng, &mut self.story)
+        for _ in 0..self.rng.u32(1..8) {
+            let chosen = self.rng.usize(0..self.proxies.len());
+            if let Some(proxy) = self.proxies.values_mut().nth(chosen) {
+                proxy.step(&mut self.controller, &mut self.rng, &mut self.story)?;
+            }
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,8 @@
 //! What the mesh reads of each kind of object. An object that changes elsewhere (a heartbeat, a managed field) has an equal
 //! view, and nothing is computed anew.
 
+mod pod;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use fsm_api::core::{self as k8s, Endpoint, EndpointPort, ServicePort};
@@ -9,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::ObjectName;
 use crate::Json;
+pub(super) use pod::pod;
 
 /// A service account: who a workload is.
 pub type Account = ObjectName;
@@ -120,19 +123,6 @@ fn is_tcp(protocol: &str) -> bool {
 pub(super) fn namespace(json: &Json) -> Result<Namespace, Unusable> {
     let object: k8s::Namespace = read(json)?;
     Ok(Namespace { labels: object.metadata.labels, annotations: object.metadata.annotations })
-}
-
-pub(super) fn pod(json: &Json) -> Result<Pod, Unusable> {
-    let object: k8s::Pod = read(json)?;
-    let mut containers = object.spec.containers.iter().chain(&object.spec.init_containers);
-    Ok(Pod {
-        account: Account::new(&object.metadata.namespace, object.service_account()),
-        node: object.spec.node_name.clone(),
-        has_proxy: object.metadata.label(names::PROXY_UUID).is_some()
-            && object.metadata.label(names::IGNORE).is_none()
-            && containers.any(|container| container.name == SIDECAR_CONTAINER),
-        finished: object.is_finished(),
-    })
 }
 
 pub(super) fn service(json: &Json) -> Result<Service, Unusable> {

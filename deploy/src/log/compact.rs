@@ -14,12 +14,12 @@ use super::{Format, Moment, Out};
 pub(super) struct CompactArgs {
     /// The log's directory; no other process may have it open.
     #[arg(long, value_name = "DIR")]
-    data_dir: PathBuf,
+    pub(super) data_dir: PathBuf,
     /// Records before this seq or time may go; those that a state at or after it needs stay.
     #[arg(long, value_name = "SEQ|TIME", allow_hyphen_values = true)]
-    before: Moment,
+    pub(super) before: Moment,
     #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
+    pub(super) output: Format,
 }
 
 pub(super) async fn run(args: CompactArgs) -> anyhow::Result<()> {

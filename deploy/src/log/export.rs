@@ -150,3 +150,6 @@ fn say(format: Format, done: &str, summary: &ExportSummary, place: &Path) -> any
     }
     Ok(out.flush()?)
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,7 @@ impl Proxy {
             self.lose_stream();
             return self.connect(controller, story);
         };
-        match rng.u32(0..30) {
+        match rng.u32(0..60) {
             0 => self.lose_stream(),
             // Starts anew; what it ran is on its disk.
             1 => self.lose_stream(),
@@ -57,8 +57,8 @@ impl Proxy {
                 self.lose_stream();
                 self.config = ConfigSet::default();
             }
-            3..16 => {
-                let refuses = rng.u32(0..25) == 0;
+            3..32 => {
+                let refuses = rng.u32(0..8) == 0;
                 self.receive(stream, controller, refuses, story)?;
             }
             _ => self.answer(controller, story)?,

@@ -58,6 +58,10 @@ impl PowerSync {
         let db = File::open(&db_path).map_err(|error| Error::io(format!("open {}", db_path.display()), error))?;
         let mut sync = Self { db_path, db, blobs_dir, synced_blobs: BTreeSet::new() };
         sync.sync()?;
+        // Written once, when the log begins, and never synced by the engine.
+        let conf = engine_dir.join("conf");
+        let synced = File::open(&conf).and_then(|file| file.sync_all());
+        synced.map_err(|error| Error::io(format!("sync {}", conf.display()), error))?;
         sync_dir(engine_dir).map_err(|error| Error::io(format!("sync {}", engine_dir.display()), error))?;
         Ok(sync)
     }

@@ -11,7 +11,7 @@ use super::place::Place;
 use super::salvage;
 use super::store::{Store, engine_dir};
 use crate::frame::{FrameHash, FrameHeader};
-use crate::{Damage, Error, OnDamage, Options, Seq, Timestamp};
+use crate::{Damage, Durability, Error, OnDamage, Options, Seq, Timestamp};
 
 /// The stored log's last intact frame.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +41,7 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
         }
     };
 
+    store.power = options.durability == Durability::Power;
     store.publish_stored(last.seq);
     let store = Arc::new(store);
     let mut durable = Durable::new(head_file, &engine_dir(dir), options.durability)?;

@@ -12,7 +12,8 @@ impl Store {
     pub(super) fn put_snapshot(&self, name: &str, seq: Seq, bytes: &[u8]) -> Result<(), Error> {
         let value = pack(bytes).map_err(|error| Error::io(format!("pack the snapshot {name:?}"), error))?;
         self.put_packed_snapshot(name, seq, value)?;
-        self.flush()
+        // Before anything that it makes superfluous is dropped.
+        self.make_durable()
     }
 
     pub(super) fn put_packed_snapshot(&self, name: &str, seq: Seq, value: Vec<u8>) -> Result<(), Error> {
@@ -54,7 +55,7 @@ impl Store {
             self.remove_frame(&frame)?;
         }
         self.drop_snapshots(|name, seq| bases.get(name).is_some_and(|base| seq < *base))?;
-        self.flush()?;
+        self.make_durable()?;
         Ok(self.first())
     }
 

@@ -9,6 +9,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
+use super::durable::sync_engine_in;
 use super::engine::{engine, open_engine};
 use super::place::Place;
 use crate::frame::{self, FrameError, FrameHash, FrameHeader};
@@ -35,6 +36,8 @@ pub(super) struct Store {
     /// Bytes of all frames; counted when it is first asked for, and followed from then on.
     frame_bytes: OnceLock<AtomicU64>,
     pub(super) damage: Option<Error>,
+    /// What is kept has to survive a power cut.
+    pub(super) power: bool,
     /// Released after the engine.
     _place: Arc<Place>,
 }
@@ -68,6 +71,7 @@ impl Store {
             first,
             frame_bytes: OnceLock::new(),
             damage: None,
+            power: false,
             _place: place,
             db,
             dir,
@@ -150,6 +154,12 @@ impl Store {
         engine(&self.dir, "flush", || self.db.flush()).map(|_bytes| ())
     }
 
+    /// As [`Self::flush`], and durable as far as is asked for. (Commits do this themselves, together with `HEAD`.)
+    pub(super) fn make_durable(&self) -> Result<(), Error> {
+        self.flush()?;
+        if self.power { sync_engine_in(&engine_dir(&self.dir)) } else { Ok(()) }
+    }
+
     /// The last frame that begins at `seq` or before it.
     pub(super) fn frame_at_or_before(&self, seq: Seq) -> Result<Option<StoredFrame>, Error> {
         let found = engine(&self.dir, "read a frame", || self.frames.range(..=key(seq)).next_back().transpose())?;
@@ -195,7 +205,7 @@ impl Store {
     pub(super) fn set_floor(&self, first: Seq, before: FrameHash) -> Result<(), Error> {
         let mark = [&first.0.to_le_bytes()[..], &before.0].concat();
         engine(&self.dir, "write its marks", || self.marks.insert(FLOOR, mark))?;
-        self.flush()?;
+        self.make_durable()?;
         self.first.store(first.0, Ordering::Release);
         Ok(())
     }

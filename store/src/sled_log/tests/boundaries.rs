@@ -9,12 +9,16 @@ mod tracer;
 use std::collections::BTreeMap;
 use std::io::{BufRead, Read};
 
-use self::tracer::{Fault, Traced};
+use self::tracer::{Event, Fault, Traced};
 use super::*;
+use crate::Durability;
 
 const CHILD_DIR: &str = "FSM_STORE_BOUNDARIES_DIR";
+/// In the log's directory: the child is to survive power cuts.
+const POWER: &str = "power";
+const CHILD: &str = "sled_log::tests::boundaries::works_under_supervision";
 /// How many faults are tried if nothing else is asked for.
-const POINTS: usize = 45;
+const POINTS: usize = 30;
 
 /// The child process: begins or opens a log, and does to it all that a controller does. It says what was acknowledged.
 #[tokio::test]
@@ -23,7 +27,9 @@ async fn works_under_supervision() {
     println!("\nready");
     // Whoever supervises this process lets it go on.
     std::io::stdin().lock().read_line(&mut String::new()).unwrap();
-    let log = match SledLog::open(Path::new(&dir), Options::default()) {
+    let power = Path::new(&dir).join(POWER).exists();
+    let durability = if power { Durability::Power } else { Durability::Process };
+    let log = match SledLog::open(Path::new(&dir).join("log"), Options { durability, ..Options::default() }) {
         Ok(log) => log,
         Err(error) => return println!("refused {error}"),
     };
@@ -87,7 +93,7 @@ impl Promised {
 
     /// Opens the log as the next start would, and compares.
     async fn check(&self, dir: &Path, point: &str) {
-        let log = SledLog::open(dir, Options::default()).unwrap_or_else(|error| panic!("{point}: {error}"));
+        let log = SledLog::open(dir.join("log"), Options::default()).unwrap_or_else(|error| panic!("{point}: {error}"));
         let summary = log.verify(|_| ()).unwrap();
         assert_eq!(summary.damages, [], "{point}");
         let records = all(log.read(START)).await.unwrap_or_else(|error| panic!("{point}: {error}"));
@@ -113,8 +119,7 @@ impl Promised {
 
 /// Runs the child with a fault; gives what it said and how many writes there were.
 fn run(dir: &Path, fault: Option<(Fault, usize)>) -> Option<(String, usize)> {
-    let name = "sled_log::tests::boundaries::works_under_supervision";
-    let mut traced = Traced::start(name, (CHILD_DIR, dir))?;
+    let mut traced = Traced::start(CHILD, (CHILD_DIR, dir))?;
     let writes = traced.run(dir, fault);
     let mut said = String::new();
     traced.stdout.read_to_string(&mut said).unwrap();
@@ -157,4 +162,37 @@ async fn nothing_acknowledged_is_lost_or_doubled_at_any_write() {
     }
     println!("{points} faults, {fired} of them at a write: nothing lost, nothing doubled");
     assert!(fired * 10 >= points * 8, "only {fired} of {points} faults happened");
+}
+
+/// An acknowledgement that survives a power cut comes after everything that was written for it is on the disk.
+#[tokio::test]
+async fn with_durability_power_nothing_is_acknowledged_before_it_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(POWER), "").unwrap();
+    for _ in 0..2 {
+        let Some(mut traced) = Traced::start(CHILD, (CHILD_DIR, dir.path())) else {
+            println!("skipped: needs ptrace on x86-64");
+            return;
+        };
+        traced.run(dir.path(), None);
+        let mut said = String::new();
+        traced.stdout.read_to_string(&mut said).unwrap();
+        assert!(said.contains("finished"), "{said}");
+        let (mut unsynced, mut acknowledgements) = (std::collections::BTreeSet::new(), 0);
+        for event in &traced.events {
+            match event {
+                // The engine's own copies of its index: it does without them.
+                Event::Changes(file) if file.to_string_lossy().contains("/snap.") || *file == dir.path() => {}
+                // Says who uses the log: nobody does after a power cut.
+                Event::Changes(file) if file.ends_with("LOCK") => {}
+                Event::Changes(file) => drop(unsynced.insert(file)),
+                Event::Syncs(file) => drop(unsynced.remove(file)),
+                Event::Says => {
+                    acknowledgements += 1;
+                    assert!(unsynced.is_empty(), "acknowledged before these were synced: {unsynced:?}");
+                }
+            }
+        }
+        assert!(acknowledgements > 40, "{acknowledgements}");
+    }
 }

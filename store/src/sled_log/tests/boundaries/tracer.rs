@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use nix::errno::Errno;
@@ -26,6 +26,19 @@ pub enum Fault {
 pub struct Traced {
     process: Child,
     pub stdout: BufReader<ChildStdout>,
+    /// What it did so far.
+    pub events: Vec<Event>,
+}
+
+/// A system call that begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something in a file, or its length, or what files there are.
+    Changes(PathBuf),
+    /// It ends when the disk has all changes of the file.
+    Syncs(PathBuf),
+    /// The process prints something.
+    Says,
 }
 
 /// What is done when a system call of a thread ends.
@@ -67,7 +80,7 @@ impl Traced {
             ptrace::interrupt(thread).unwrap();
         }
         process.stdin.take().unwrap().write_all(b"\n").unwrap();
-        Some(Self { process, stdout })
+        Some(Self { process, stdout, events: Vec::new() })
     }
 
     /// Lets it run to its end, with a fault at the write of this number; gives how many writes to files below `dir` there were.
@@ -97,7 +110,10 @@ impl Traced {
                 WaitStatus::PtraceSyscall(thread) => {
                     if is_entry(thread) {
                         inside.insert(thread);
-                        if is_write(thread, dir) {
+                        let event = event(thread, dir);
+                        let is_write = matches!(event, Some(Event::Changes(_) | Event::Syncs(_)));
+                        self.events.extend(event);
+                        if is_write {
                             if let Some((fault, at)) = fault {
                                 self.happen(fault, writes, at, thread, &mut at_exit);
                             }
@@ -151,22 +167,24 @@ mod registers {
 
     use super::*;
 
-    /// Whether the system call that begins changes a file below `dir`, or makes such a change durable.
-    pub fn is_write(thread: Pid, dir: &Path) -> bool {
-        let Ok(registers) = ptrace::getregs(thread) else { return false };
+    /// What the system call that begins does to the files below `dir`.
+    pub fn event(thread: Pid, dir: &Path) -> Option<Event> {
+        let registers = ptrace::getregs(thread).ok()?;
+        let file =
+            || fs::read_link(format!("/proc/{thread}/fd/{}", registers.rdi)).ok().filter(|file| file.starts_with(dir));
         match registers.orig_rax as i64 {
+            libc::SYS_write if registers.rdi == 1 => Some(Event::Says),
             libc::SYS_write
             | libc::SYS_pwrite64
             | libc::SYS_writev
             | libc::SYS_ftruncate
             | libc::SYS_fallocate
-            | libc::SYS_fsync
-            | libc::SYS_fdatasync
-            | libc::SYS_sync_file_range => {
-                fs::read_link(format!("/proc/{thread}/fd/{}", registers.rdi)).is_ok_and(|file| file.starts_with(dir))
+            | libc::SYS_sync_file_range => file().map(Event::Changes),
+            libc::SYS_fsync | libc::SYS_fdatasync => file().map(Event::Syncs),
+            libc::SYS_rename | libc::SYS_renameat | libc::SYS_renameat2 | libc::SYS_unlink | libc::SYS_unlinkat => {
+                Some(Event::Changes(dir.into()))
             }
-            libc::SYS_rename | libc::SYS_renameat | libc::SYS_renameat2 | libc::SYS_unlink | libc::SYS_unlinkat => true,
-            _ => false,
+            _ => None,
         }
     }
 
@@ -198,12 +216,12 @@ mod registers {
 mod registers {
     use super::*;
 
-    pub fn is_write(_: Pid, _: &Path) -> bool {
-        false
+    pub fn event(_: Pid, _: &Path) -> Option<Event> {
+        None
     }
     pub fn halve(_: Pid) {}
     pub fn skip(_: Pid) {}
     pub fn fail(_: Pid, _: Errno) {}
 }
 
-use registers::{fail, halve, is_write, skip};
+use registers::{event, fail, halve, skip};
