@@ -6,7 +6,7 @@ use std::ops::Range;
 use fsm_replay_tests::simulator::{Story, simulate};
 
 /// Steps of a seed.
-const STEPS: u32 = 160;
+const STEPS: u32 = 120;
 
 fn run(seeds: Range<u64>) {
     let mut story = Story::default();
@@ -25,27 +25,27 @@ fn run(seeds: Range<u64>) {
 
 #[test]
 fn what_must_always_hold_holds_in_the_first_seeds() {
-    run(0..60);
+    run(0..50);
 }
 
 #[test]
 fn what_must_always_hold_holds_in_the_second_seeds() {
-    run(60..120);
+    run(50..100);
 }
 
 #[test]
 fn what_must_always_hold_holds_in_the_third_seeds() {
-    run(120..180);
+    run(100..150);
 }
 
 #[test]
 fn what_must_always_hold_holds_in_the_last_seeds() {
-    run(180..240);
+    run(150..200);
 }
 
 #[test]
 fn a_seed_is_the_same_story_every_time() {
-    for seed in [1, 77, 4_096] {
+    for seed in [77, 4_096] {
         assert_eq!(simulate(seed, STEPS), simulate(seed, STEPS));
     }
 }

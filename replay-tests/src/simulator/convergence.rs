@@ -18,6 +18,8 @@ impl World {
     /// Lets all that waits come to its end, and compares.
     pub(super) fn settle(&mut self) -> Outcome {
         self.cluster.mend_mesh_config();
+        // Whoever refused something is told it again when it connects anew.
+        self.proxies.values_mut().filter(|proxy| proxy.has_refused()).for_each(|proxy| proxy.lose_stream());
         for _ in 0..ROUNDS {
             let watched = self.watch_all();
             let idle = self.controller.is_idle();

@@ -16,13 +16,15 @@ pub struct Proxy {
     incarnation: (String, String),
     config: ConfigSet,
     stream: Option<u64>,
+    /// It refused the last version: it gets that again with the next change only.
+    refused: bool,
     /// Nonces and answers on their way to the controller.
     answers: VecDeque<(String, Result<Digest, String>)>,
 }
 
 impl Proxy {
     pub fn new(name: ObjectName, incarnation: (String, String)) -> Self {
-        Self { name, incarnation, config: ConfigSet::default(), stream: None, answers: VecDeque::new() }
+        Self { name, incarnation, config: ConfigSet::default(), stream: None, refused: false, answers: VecDeque::new() }
     }
 
     pub fn incarnation(&self) -> &(String, String) {
@@ -35,6 +37,11 @@ impl Proxy {
 
     pub fn config(&self) -> &ConfigSet {
         &self.config
+    }
+
+    /// Whether it still lacks what it refused.
+    pub fn has_refused(&self) -> bool {
+        self.refused
     }
 
     /// Serves on with what it has.
@@ -79,6 +86,7 @@ impl Proxy {
         let nonce = response.nonce.clone();
         if refuses {
             story.refusals += 1;
+            self.refused = true;
             self.answers.push_back((nonce, Err("not this one".to_owned())));
             return Ok(());
         }
@@ -99,6 +107,7 @@ impl Proxy {
             return Err(format!("{} is told of other workloads than itself", self.name));
         }
         self.config = next;
+        self.refused = false;
         Ok(())
     }
 

@@ -56,15 +56,18 @@ impl Watcher {
                 self.state = State::Behind;
                 Vec::new()
             }
-            State::Listing { rest, at } => match rest.pop() {
-                Some(object) => self.watch.see(Seen::Listed(bare(object))),
-                None => {
+            State::Listing { rest, at } => {
+                let some = rest.split_off(rest.len().saturating_sub(rng.usize(1..6)));
+                let mut facts: Vec<Fact> =
+                    some.into_iter().flat_map(|object| self.watch.see(Seen::Listed(bare(object)))).collect();
+                if rest.is_empty() {
                     self.state = State::Following { at: *at };
-                    self.watch.see(Seen::ListEnd)
+                    facts.extend(self.watch.see(Seen::ListEnd));
                 }
-            },
+                facts
+            }
             // "410 Gone": what was missed can't be had any more.
-            State::Following { .. } if rng.u32(0..40) == 0 => {
+            State::Following { .. } if rng.u32(0..60) == 0 => {
                 self.state = State::Behind;
                 Vec::new()
             }
