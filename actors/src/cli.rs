@@ -57,7 +57,7 @@ pub struct Args {
     pub durability: Durability,
 
     /// A snapshot of the state is taken after so many records, and when the controller ends
-    #[arg(long, value_name = "RECORDS", default_value = "10000", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "RECORDS", default_value = "4000", value_parser = clap::value_parser!(u64).range(1..))]
     pub snapshot_every: u64,
 
     /// History that is older is dropped, as far as snapshots allow (hours, minutes, seconds: 720h, 90m); 0s keeps all of it

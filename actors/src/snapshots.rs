@@ -24,7 +24,7 @@ pub struct Policy {
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { every_records: 10_000, every_bytes: 64 << 20, retention: Retention::default() }
+        Self { every_records: 4_000, every_bytes: 64 << 20, retention: Retention::default() }
     }
 }
 

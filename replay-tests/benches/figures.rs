@@ -154,6 +154,7 @@ async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
     let mut endless = Endless { churn: recorded("churn").records, next: 0 };
     let log = SledLog::open(&place, Options::default())?;
     let begun = Instant::now();
+    let every = snapshots::Policy::default().every_records as usize;
     let mut raw = 0;
     let (mut written, mut taking) = (0, Duration::ZERO);
     while written < count {
@@ -161,7 +162,7 @@ async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
         written += entries.len();
         raw += entries.iter().map(|entry| entry.body.len()).sum::<usize>();
         log.append(entries).await?;
-        if written / 10_000 != (written - COMMIT.min(written)) / 10_000 {
+        if written / every != (written - COMMIT.min(written)) / every {
             let begun = Instant::now();
             snapshots::take(&log).await?;
             taking += begun.elapsed();
@@ -228,13 +229,12 @@ async fn recompute(log: &SledLog, expected: &Core) -> anyhow::Result<()> {
     );
     row("the same for each second of CPU", format_args!("{:.0}/s", rate(count, cpu)));
 
-    let (begun, cpu) = (Instant::now(), cpu_time());
+    let cpu = cpu_time();
     let read: Vec<usize> = log.read(Seq::ZERO).map_ok(|batch| batch.len()).try_collect().await?;
     row(
         "of this, reading and unpacking the log, each second of CPU",
         format_args!("{:.0}/s", rate(read.iter().sum(), cpu_time() - cpu)),
     );
-    let _ = begun;
     let sample: Vec<Record> = recorded("churn").records;
     let begun = Instant::now();
     let facts = sample.iter().filter(|record| Fact::parse(&record.entry).is_ok()).count();

@@ -146,7 +146,7 @@ impl Controller {
         if damaged {
             bytes.truncate(bytes.len() / 2);
         }
-        self.log.put_snapshot(self.core.seq(), bytes);
+        self.log.put_snapshot(self.core.seq(), bytes, damaged);
         Ok(())
     }
 

@@ -10,8 +10,14 @@ pub struct Log {
     pub records: Vec<Record>,
     /// The oldest seq that is kept.
     pub first: Seq,
-    /// Some of them damaged.
-    snapshots: Vec<(Seq, Vec<u8>)>,
+    snapshots: Vec<Kept>,
+}
+
+/// A snapshot as the disk has it.
+struct Kept {
+    seq: Seq,
+    bytes: Vec<u8>,
+    damaged: bool,
 }
 
 impl Log {
@@ -29,25 +35,27 @@ impl Log {
         &self.records[begin..]
     }
 
-    pub fn put_snapshot(&mut self, seq: Seq, bytes: Vec<u8>) {
-        self.snapshots.push((seq, bytes));
+    pub fn put_snapshot(&mut self, seq: Seq, bytes: Vec<u8>, damaged: bool) {
+        self.snapshots.push(Kept { seq, bytes, damaged });
     }
 
     /// Drops what the newest good snapshot makes superfluous; whether there was anything to drop.
     pub fn compact(&mut self) -> bool {
-        let good = self.snapshots.iter().rev().find(|(_, bytes)| restore(bytes).is_ok());
-        let Some(base) = good.map(|(seq, _)| *seq).filter(|base| base.next() > self.first) else { return false };
+        let good = self.snapshots.iter().rev().find(|kept| !kept.damaged);
+        let Some(base) = good.map(|kept| kept.seq).filter(|base| base.next() > self.first) else { return false };
         self.first = base.next();
-        self.snapshots.retain(|(seq, _)| *seq >= base);
+        self.snapshots.retain(|kept| kept.seq >= base);
         true
     }
 
     /// As a controller that starts: the newest good snapshot and the records after it. Sometimes it takes an older one.
     pub fn rebuild(&self, passed_over: usize) -> Result<Core, String> {
         let mut good = Vec::new();
-        for (seq, bytes) in self.snapshots.iter().rev() {
+        for Kept { seq, bytes, damaged } in self.snapshots.iter().rev() {
             match restore(bytes) {
                 Ok(Restored { core, differing }) if differing.is_empty() => good.push(core),
+                // Cut off at the end of a line, it can be read: what it comes to gives it away.
+                Ok(_) if *damaged => {}
                 Ok(Restored { differing, .. }) => {
                     return Err(format!("the snapshot of seq {seq} leads to another state of {differing:?}"));
                 }
