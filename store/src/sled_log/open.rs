@@ -41,7 +41,6 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
         }
     };
 
-    store.power = options.durability == Durability::Power;
     store.publish_stored(last.seq);
     let store = Arc::new(store);
     let mut durable = Durable::new(head_file, &engine_dir(dir), options.durability)?;
@@ -94,7 +93,8 @@ fn repaired(place: &Arc<Place>, mut said: Option<Head>, options: &Options) -> Re
 
 /// Opens the engine, and looks at the end of the log; at all of it if what is damaged is to be put aside.
 fn look(place: &Arc<Place>, said: Option<Head>, options: &Options) -> Result<(Store, Last, Option<Damage>), Error> {
-    let store = Store::open(Arc::clone(place), options.cache_bytes)?;
+    let mut store = Store::open(Arc::clone(place), options.cache_bytes)?;
+    store.power = options.durability == Durability::Power;
     let (last, mut found) = check_end(&store, said, place.new)?;
     if found.is_none() && options.on_damage == OnDamage::PutAside {
         found = store.walk(|_| ())?.damages.into_iter().next();
