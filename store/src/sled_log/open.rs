@@ -25,6 +25,9 @@ pub(super) fn open(dir: &Path, options: Options) -> Result<SledLog, Error> {
     let place = Arc::new(Place::take(dir, options.create)?);
     let (head_file, said) =
         HeadFile::open(dir).map_err(|error| Error::io(format!("read {}", dir.join("HEAD").display()), error))?;
+    if place.new && said.is_none() {
+        begin_anew(dir)?;
+    }
     salvage::finish(dir)?;
     let (store, last, head) = match options.on_damage {
         OnDamage::PutAside => repaired(&place, said, &options)?,
@@ -88,6 +91,17 @@ fn repaired(place: &Arc<Place>, mut said: Option<Head>, options: &Options) -> Re
         tracing::warn!("{error}");
         salvage::salvage(place, options.cache_bytes)?;
         (put_aside, salvaged) = (false, true);
+    }
+}
+
+/// A start that was cut short before anything could be acknowledged may have left half a file of the engine.
+fn begin_anew(dir: &Path) -> Result<(), Error> {
+    let engine = engine_dir(dir);
+    match std::fs::remove_dir_all(&engine) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", engine.display()), error))
+        }
+        _ => Ok(()),
     }
 }
 
