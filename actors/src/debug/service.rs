@@ -2,21 +2,29 @@
 
 use std::sync::Arc;
 
-use fsm_store::{EventLog, SledLog};
+use fsm_store::{EventLog, Seq, SledLog};
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
 use super::{RecordsQuery, body};
 use crate::ControlPlane;
+use crate::Core;
 use crate::catalog::{ObjectName, ProxyStatus};
+use crate::core::{SNAPSHOT, Skips, rebuild};
 use crate::serve::{Body, Handler, json, text};
 
 const HELP: &str = "\
+GET /                               this, or a page to look at all of it for a browser
 GET /records?from=SEQ&follow=true   records as lines of JSON
 GET /status                         the log, and how far every proxy is
-GET /proxies/<namespace>/<pod>/config   all that a proxy is told
+GET /snapshot?at=SEQ                the newest snapshot that is not after a record, as the log keeps it
+GET /proxies?at=SEQ                 the proxies that there were after a record
+GET /proxies/<namespace>/<pod>/config?at=SEQ   all that a proxy was told after a record; without it, all that it is told now
 ";
+
+/// Needs nothing but this port.
+const PAGE: &str = include_str!("page.html");
 
 /// Answers from the log and from the running control plane.
 #[derive(Clone)]
@@ -57,15 +65,75 @@ impl DebugService {
         json(StatusCode::OK, &status)
     }
 
-    async fn config(&self, namespace: &str, pod: &str) -> Response<Body> {
+    /// The page for a browser, the list of paths for everybody else.
+    fn root(&self, request: &Request<Incoming>) -> Response<Body> {
+        let accept = request.headers().get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        match accept.is_some_and(|accept| accept.contains("text/html")) {
+            true => text(StatusCode::OK, "text/html; charset=utf-8", PAGE),
+            false => text(StatusCode::OK, "text/plain", HELP),
+        }
+    }
+
+    /// The newest snapshot that is not after a record: what a replay elsewhere begins with.
+    async fn snapshot(&self, query: &str) -> Response<Body> {
+        let at = match at(query) {
+            Ok(at) => at.unwrap_or(self.log.last()),
+            Err(error) => return text(StatusCode::BAD_REQUEST, "text/plain", format!("{error}\n")),
+        };
+        match self.log.latest_snapshot(SNAPSHOT, at).await {
+            Ok(Some(snapshot)) => text(StatusCode::OK, "application/x-ndjson", snapshot.bytes),
+            Ok(None) => text(StatusCode::NOT_FOUND, "text/plain", format!("there is no snapshot up to seq {at}\n")),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n")),
+        }
+    }
+
+    async fn proxies(&self, query: &str) -> Response<Body> {
+        match self.past(query).await {
+            Ok(core) => {
+                let proxies: Vec<&ObjectName> = core.proxies().collect();
+                json(StatusCode::OK, &json!({ "seq": core.seq(), "proxies": proxies }))
+            }
+            Err(refused) => *refused,
+        }
+    }
+
+    /// The state after the record that a query names, or after the last one.
+    async fn past(&self, query: &str) -> Result<Core, Box<Response<Body>>> {
+        let refused = |status, error: String| Box::new(text(status, "text/plain", format!("{error}\n")));
+        let at = at(query).map_err(|error| refused(StatusCode::BAD_REQUEST, error))?;
+        let skips = Skips::new();
+        let core = rebuild(&*self.log, at.unwrap_or(self.log.last()), skips).await;
+        core.map_err(|error| refused(StatusCode::NOT_FOUND, error.to_string()))
+    }
+
+    async fn config(&self, namespace: &str, pod: &str, query: &str) -> Response<Body> {
         let proxy = ObjectName::new(namespace, pod);
-        match self.control.config_of(&proxy).await {
+        let config = match query {
+            "" => self.control.config_of(&proxy).await,
+            query => match self.past(query).await {
+                Ok(core) => core.config_of(&proxy),
+                Err(refused) => return *refused,
+            },
+        };
+        match config {
             Some(config) => json(StatusCode::OK, &config.to_json()),
             None => {
-                let message = format!("no pod {proxy} with a sidecar is known: /status lists the proxies\n");
+                let message = format!("no pod {proxy} with a sidecar is known: /proxies lists the proxies\n");
                 text(StatusCode::NOT_FOUND, "text/plain", message)
             }
         }
+    }
+}
+
+/// Reads `at=SEQ`, which may be left out.
+pub(super) fn at(query: &str) -> Result<Option<Seq>, String> {
+    match query.split_once('=') {
+        None if query.is_empty() => Ok(None),
+        Some(("at", seq)) => match seq.parse() {
+            Ok(seq) => Ok(Some(Seq(seq))),
+            Err(_) => Err(format!("at={seq}: write a seq, a whole number")),
+        },
+        _ => Err(format!("{query} is not understood: write at=SEQ")),
     }
 }
 
@@ -87,11 +155,14 @@ impl Handler<Body> for DebugService {
             return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET is answered here\n");
         }
         let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+        let query = request.uri().query().unwrap_or_default();
         match path.as_slice() {
-            [""] => text(StatusCode::OK, "text/plain", HELP),
-            ["records"] => self.records(request.uri().query().unwrap_or_default()),
+            [""] => self.root(&request),
+            ["records"] => self.records(query),
             ["status"] => self.status(),
-            ["proxies", namespace, pod, "config"] => self.config(namespace, pod).await,
+            ["snapshot"] => self.snapshot(query).await,
+            ["proxies"] => self.proxies(query).await,
+            ["proxies", namespace, pod, "config"] => self.config(namespace, pod, query).await,
             _ => text(StatusCode::NOT_FOUND, "text/plain", format!("not found: this port answers\n{HELP}")),
         }
     }

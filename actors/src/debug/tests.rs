@@ -35,3 +35,12 @@ fn queries_say_where_to_begin_and_whether_to_go_on() {
     assert!(RecordsQuery::parse("from=yesterday").unwrap_err().contains("whole number"));
     assert!(RecordsQuery::parse("since=1").unwrap_err().contains("from=SEQ"));
 }
+
+#[test]
+fn a_moment_is_a_seq() {
+    use super::service::at;
+    assert_eq!(at(""), Ok(None));
+    assert_eq!(at("at=12"), Ok(Some(Seq(12))));
+    assert!(at("at=now").unwrap_err().contains("whole number"));
+    assert!(at("from=1").unwrap_err().contains("at=SEQ"));
+}

@@ -65,7 +65,27 @@ impl Controller {
         .boxed()
     }
 
+    /// The newest snapshot that is not after a record, if there is one. Older controllers give none.
+    pub(crate) async fn snapshot(&self, at: Seq) -> anyhow::Result<Option<Bytes>> {
+        let answer = self.ask(&format!("/snapshot?at={at}")).await?;
+        if !answer.status().is_success() {
+            return Ok(None);
+        }
+        let body = answer.into_body().collect().await.context("the controller broke off its answer")?;
+        Ok(Some(body.to_bytes()))
+    }
+
     async fn get(&self, path: &str) -> anyhow::Result<Incoming> {
+        let answer = self.ask(path).await?;
+        let status = answer.status();
+        if !status.is_success() {
+            let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            bail!("{}{path} answered {status}: {}", self.url, String::from_utf8_lossy(&body).trim());
+        }
+        Ok(answer.into_body())
+    }
+
+    async fn ask(&self, path: &str) -> anyhow::Result<http::Response<Incoming>> {
         let unreachable = || {
             format!(
                 "no controller answers at {}: name another with --controller, or the log's directory with --data-dir",
@@ -80,13 +100,7 @@ impl Controller {
             .header(http::header::HOST, &self.authority)
             .body(Empty::<Bytes>::new())
             .context("the request can't be built")?;
-        let answer = sender.send_request(request).await.with_context(unreachable)?;
-        let status = answer.status();
-        if !status.is_success() {
-            let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            bail!("{}{path} answered {status}: {}", self.url, String::from_utf8_lossy(&body).trim());
-        }
-        Ok(answer.into_body())
+        sender.send_request(request).await.with_context(unreachable)
     }
 }
 
