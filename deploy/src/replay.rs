@@ -16,17 +16,27 @@ mod request;
 mod run;
 mod state;
 mod stretch;
+mod tui;
 mod why;
 
 use clap::{Args, Subcommand};
 
-use crate::log::ignore_closed_pipe;
+use crate::log::{HistoryArgs, Moment, ignore_closed_pipe};
 
 /// Time travel: what was, and what proxies were told, at any moment.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct ReplayArgs {
     #[command(subcommand)]
-    command: ReplayCommand,
+    command: Option<ReplayCommand>,
+    /// Step through time on the terminal: all records, and beside them what each one did.
+    #[arg(long)]
+    tui: bool,
+    #[command(flatten)]
+    history: HistoryArgs,
+    /// With --tui: the moment to begin at.
+    #[arg(long, value_name = "SEQ|TIME", allow_hyphen_values = true, requires = "tui")]
+    at: Option<Moment>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,7 +59,14 @@ enum ReplayCommand {
 
 /// Runs `fsm replay …`.
 pub async fn run(args: ReplayArgs) -> anyhow::Result<()> {
-    let done = match args.command {
+    let Some(command) = args.command else {
+        if !args.tui {
+            misuse::Misuse("say what to replay: state, config, diff, why, request, bisect, run, or --tui".into())
+                .exit();
+        }
+        return tui::run(&args.history, args.at).await;
+    };
+    let done = match command {
         ReplayCommand::State(args) => state::run(args).await,
         ReplayCommand::Config(args) => config::run(args).await,
         ReplayCommand::Diff(args) => diff::run(args).await,

@@ -81,7 +81,7 @@ impl Cause {
     }
 
     /// `Kind namespace/name` instead of `group/version/Kind namespace/name`.
-    fn short_about(&self) -> String {
+    pub(super) fn short_about(&self) -> String {
         short_object(&self.about)
     }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use fsm_actors::Core;
-use fsm_actors::core::{self, Effect, Panicked, Skips};
+use fsm_actors::core::{self, Effect, Panicked, SNAPSHOT, Skips};
 use fsm_store::{Record, Seq, Timestamp};
 use futures::TryStreamExt;
 
@@ -134,9 +134,7 @@ pub(super) async fn replay<S>(
 
 /// The state to begin with on the way to `upto`: of the nearest snapshot before it, if history has any.
 async fn beginning(history: &History, upto: Seq, skips: &Skips) -> anyhow::Result<Past> {
-    let Some(log) = history.log() else {
-        return Ok(Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) });
-    };
+    let Some(log) = history.log() else { return of_elsewhere(history, upto, skips).await };
     let core = core::beginning(log, upto, skips).await.with_context(|| history.place())?;
     let mut time = Timestamp(0);
     if core.seq() > Seq::ZERO {
@@ -144,6 +142,33 @@ async fn beginning(history: &History, upto: Seq, skips: &Skips) -> anyhow::Resul
         time = last.as_ref().and_then(|batch| batch.first()).map_or(time, |record| record.time);
     }
     Ok(Past { core, time })
+}
+
+/// As [`beginning`], where there is no log to read in place: a controller gives its snapshots away.
+async fn of_elsewhere(history: &History, upto: Seq, skips: &Skips) -> anyhow::Result<Past> {
+    let mut past = Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) };
+    if let History::Controller(controller) = history
+        && skips.is_empty()
+        && let Some(bytes) = controller.snapshot(upto).await?
+        && let Ok(restored) = core::snapshot::restore(&bytes)
+        && restored.differing.is_empty()
+    {
+        past.core = restored.core;
+        let last = history.records(past.core.seq(), false).try_next().await?;
+        past.time = last.as_ref().and_then(|batch| batch.first()).map_or(past.time, |record| record.time);
+    }
+    Ok(past)
+}
+
+/// The seq of the oldest state that can be begun with: [`Seq::ZERO`] if all of history is there.
+pub(super) async fn oldest(history: &History) -> anyhow::Result<Seq> {
+    let Some(log) = history.log().filter(|log| log.first() > Seq(1)) else { return Ok(Seq::ZERO) };
+    let (mut oldest, mut before) = (Seq::ZERO, log.last());
+    while let Some(snapshot) = log.latest_snapshot(SNAPSHOT, before).await? {
+        oldest = snapshot.seq;
+        before = Seq(snapshot.seq.0.saturating_sub(1));
+    }
+    Ok(oldest)
 }
 
 /// All records from the first one to `upto`. Stops when `each` does.

@@ -9,12 +9,13 @@ use fsm_actors::publish::Followed;
 use fsm_actors::replay::inputs::{Role, inputs};
 use fsm_proxy_config::{Kind, Resource, ResourceName};
 use fsm_store::Seq;
+use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::log::{History, time_text};
 use crate::replay::cause::{Cause, Trail};
-use crate::replay::past::{Past, Seen, replay};
+use crate::replay::past::{Past, Seen, oldest, replay};
 
 /// Where a resource comes from.
 #[derive(Debug, Serialize)]
@@ -67,8 +68,12 @@ impl Origins {
             past.core.follow(Followed::These([proxy.clone()].into()));
             Noted { trail: Trail::new(&past.core), last: BTreeMap::new(), controller: None, told: Vec::new() }
         };
-        let (_, mut noted) =
-            replay(history, Seq::ZERO, past.core.seq(), begin, |noted, core, Seen { record, effect }| {
+        let (_, mut noted) = replay(
+            history,
+            oldest(history).await?.min(past.core.seq()),
+            past.core.seq(),
+            begin,
+            |noted, core, Seen { record, effect }| {
                 let steps = noted.trail.step(core, record);
                 if !effect.delta.is_empty() {
                     let cause = Cause::new(record, &steps);
@@ -87,13 +92,19 @@ impl Origins {
                     noted.told.push(Cause::new(record, &steps));
                 }
                 ControlFlow::Continue(())
-            })
-            .await?;
+            },
+        )
+        .await?;
         let config = past.core.config_of(&proxy).context("the proxy is there")?;
         let entry = config.resources.get(&name).context("the proxy is told the resource")?;
         let mut found = Vec::new();
         for input in inputs(&past.core, &proxy, &name).unwrap_or_default() {
-            if let Some(record) = noted.last.remove(&input.key) {
+            // What did not change since the oldest snapshot was last seen in a record that may be gone.
+            let record = match noted.last.remove(&input.key) {
+                Some(record) => Some(record),
+                None => last_seen(history, input.object.seq).await?,
+            };
+            if let Some(record) = record {
                 let object = format!("{} {}", input.key.0, input.key.1);
                 found.push(Origin { object, role: input.role, alternative: input.alternative, record });
             }
@@ -113,4 +124,14 @@ impl Origins {
             history: noted.told,
         })
     }
+}
+
+/// The record that an object was last seen in, if it is kept.
+async fn last_seen(history: &History, seq: Seq) -> anyhow::Result<Option<Cause>> {
+    if history.log().is_some_and(|log| log.first() > seq) {
+        return Ok(None);
+    }
+    let batch = history.records(seq, false).try_next().await?;
+    let record = batch.as_ref().and_then(|batch| batch.first()).filter(|record| record.seq == seq);
+    Ok(record.map(|record| Cause::new(record, &[])))
 }

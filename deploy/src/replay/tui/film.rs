@@ -1,0 +1,118 @@
+//! History as a film: all records, and the states at some of them, so that every state is near.
+
+use std::ops::ControlFlow;
+
+use fsm_actors::Core;
+use fsm_actors::catalog::ObjectName;
+use fsm_actors::publish::Followed;
+use fsm_actors::replay::objects::{ObjectStep, steps};
+use fsm_store::{Record, Seq};
+
+use crate::log::{History, time_text};
+use crate::replay::cause::Cause;
+use crate::replay::past::{oldest, replay};
+
+/// States that are kept at most; then every second one goes.
+const KEPT: usize = 128;
+/// Records from one kept state to the next, at first.
+const STRIDE: usize = 64;
+
+/// A record as it is listed.
+pub(super) struct Scene {
+    pub(super) record: Record,
+    /// Time of the day.
+    pub(super) time: String,
+    pub(super) about: String,
+    pub(super) what: String,
+    /// The proxies that were told something because of it.
+    pub(super) told: Vec<ObjectName>,
+}
+
+/// See the module's documentation. A place in it is the index of a scene.
+pub(super) struct Film {
+    pub(super) scenes: Vec<Scene>,
+    /// Before the scene of that index.
+    states: Vec<(usize, Core)>,
+    stride: usize,
+    /// Where somebody looked last: the state before that scene.
+    last: Option<(usize, Core)>,
+}
+
+/// A state, and what the last record did.
+pub(super) struct Still {
+    pub(super) before: Core,
+    pub(super) after: Core,
+    pub(super) steps: Vec<ObjectStep>,
+    pub(super) cause: Cause,
+}
+
+impl Film {
+    /// All of a history, from the oldest state that it can begin with.
+    pub(super) async fn load(history: &History) -> anyhow::Result<Self> {
+        let from = oldest(history).await?;
+        let begin = |past: &mut crate::replay::past::Past| {
+            past.core.follow(Followed::Everybody);
+            let objects = past.core.catalog().objects().clone();
+            (Self { scenes: Vec::new(), states: vec![(0, past.core.clone())], stride: STRIDE, last: None }, objects)
+        };
+        let (_, (film, _)) = replay(history, from, Seq(u64::MAX), begin, |(film, objects), core, seen| {
+            let told = core.take_updates().into_iter().map(|update| update.proxy).collect();
+            let cause = Cause::new(seen.record, &steps(objects, core.catalog(), seen.record));
+            *objects = core.catalog().objects().clone();
+            film.scenes.push(Scene {
+                record: seen.record.clone(),
+                time: time_text(seen.record.time).get(11..23).unwrap_or_default().to_owned(),
+                about: cause.short_about(),
+                what: cause.what,
+                told,
+            });
+            film.keep(core);
+            ControlFlow::Continue(())
+        })
+        .await?;
+        Ok(film)
+    }
+
+    fn keep(&mut self, core: &Core) {
+        let next = self.scenes.len();
+        if !next.is_multiple_of(self.stride) {
+            return;
+        }
+        self.states.push((next, core.clone()));
+        if self.states.len() > KEPT {
+            self.stride *= 2;
+            let stride = self.stride;
+            self.states.retain(|(index, _)| index.is_multiple_of(stride));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.scenes.is_empty()
+    }
+
+    /// The scene of a record, or of the last one before it.
+    pub(super) fn index_of(&self, seq: Seq) -> usize {
+        self.scenes.partition_point(|scene| scene.record.seq <= seq).saturating_sub(1)
+    }
+
+    /// The state at a scene, with the one before.
+    pub(super) fn still(&mut self, index: usize) -> Still {
+        let kept = self.states.partition_point(|(at, _)| *at <= index) - 1;
+        let (mut at, mut before) = match self.last.take() {
+            // Stepping forward, the nearest state is the one that was shown.
+            Some((at, core)) if at <= index && at >= self.states[kept].0 => (at, core),
+            _ => self.states[kept].clone(),
+        };
+        while at < index {
+            before.apply_one(&self.scenes[at].record);
+            at += 1;
+        }
+        let record = &self.scenes[index].record;
+        let mut after = before.clone();
+        after.apply_one(record);
+        self.last = Some((index, before.clone()));
+        let steps = steps(before.catalog().objects(), after.catalog(), record);
+        let cause = Cause::new(record, &steps);
+        Still { before, after, steps, cause }
+    }
+}
