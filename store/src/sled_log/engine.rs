@@ -1,6 +1,7 @@
 //! The storage engine behind one door: its errors and its panics become our errors.
 
 use std::any::Any;
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub(super) fn open_engine(dir: &Path, engine_dir: &Path, cache_bytes: u64) -> Re
         .cache_capacity(cache_bytes)
         // Every commit flushes; a timer would only add writes in between.
         .flush_every_ms(None);
+    drop_unfinished_copies(engine_dir)?;
     let deadline = Instant::now() + RELEASE_TIMEOUT;
     loop {
         match engine(dir, "open its files", || config.open()) {
@@ -34,6 +36,17 @@ pub(super) fn open_engine(dir: &Path, engine_dir: &Path, cache_bytes: u64) -> Re
             result => return result,
         }
     }
+}
+
+/// The engine keeps copies of its index, which it does without. One that a sudden end left half-written it takes for damage.
+fn drop_unfinished_copies(engine_dir: &Path) -> Result<(), Error> {
+    let Ok(files) = fs::read_dir(engine_dir) else { return Ok(()) };
+    for file in files.filter_map(|file| Some(file.ok()?.path())) {
+        if file.extension().is_some_and(|extension| extension == "generating") {
+            fs::remove_file(&file).map_err(|error| Error::io(format!("remove {}", file.display()), error))?;
+        }
+    }
+    Ok(())
 }
 
 fn still_locked(error: &Error) -> bool {
