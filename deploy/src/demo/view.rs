@@ -138,7 +138,7 @@ fn draw(frame: &mut Frame<'_>, scene: &Scene, kubeconfig: &str) {
         Layout::vertical([Constraint::Length(1), Constraint::Min(10), Constraint::Length(1)]).areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Percentage(55), Constraint::Percentage(45)]).areas(body);
     let [v1, v2, refused, shares] =
-        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(5)])
+        Layout::vertical([Constraint::Fill(1), Constraint::Fill(1), Constraint::Fill(1), Constraint::Length(6)])
             .areas(left);
     let [story, changes] = Layout::vertical([Constraint::Fill(1), Constraint::Fill(1)]).areas(right);
 
@@ -171,14 +171,14 @@ fn rate(frame: &mut Frame<'_>, area: Rect, name: &str, history: &VecDeque<u64>, 
 }
 
 fn draw_shares(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
-    let [mtls, thief] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+    let [mtls, thief] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(2)]).areas(area);
     let all = scene.mtls.connections + scene.mtls.plaintext;
     let share = if all == 0 { 0.0 } else { scene.mtls.connections as f64 / all as f64 };
     let gauge = Gauge::default()
-        .block(panel(" mTLS between workloads "))
+        .block(panel(" mTLS connections "))
         .gauge_style(Style::new().fg(Color::Cyan))
         .ratio(share)
-        .label(format!("{:.0} % of {all} connections", share * 100.0));
+        .label(format!("{:.0} % of {all}", share * 100.0));
     frame.render_widget(gauge, mtls);
     let text = vec![
         Line::from(format!("bookbuyer   {}", served(scene.buyer.as_ref().unwrap_or(&Sales::default())))),
@@ -188,7 +188,7 @@ fn draw_shares(frame: &mut Frame<'_>, area: Rect, scene: &Scene) {
             None => Line::default(),
         },
     ];
-    frame.render_widget(Paragraph::new(text).block(panel(" since the start ")), thief);
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }).block(panel(" since the start ")), thief);
 }
 
 fn served(sales: &Sales) -> String {
