@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::apply::apply;
 use crate::cluster::{LocalCluster, LocalConfig};
-use crate::home;
+use crate::{home, service};
 
 /// Run this machine as a one-node Kubernetes cluster, for development and tests.
 #[derive(Debug, Args)]
@@ -39,6 +39,10 @@ pub enum LocalCommand {
     Down(DataDir),
     /// Say whether the cluster is running, and where
     Status(DataDir),
+    /// Cut the network between two nodes
+    Cut(CutArgs),
+    /// Mend all cuts between nodes
+    Mend(DataDir),
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +50,16 @@ pub struct DataDir {
     /// Where the cluster keeps everything
     #[arg(long, value_name = "DIR", default_value = "/var/lib/fsm-local")]
     pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CutArgs {
+    #[command(flatten)]
+    pub home: DataDir,
+    /// A node
+    pub one: String,
+    /// The node it shall not reach, and not be reached by
+    pub other: String,
 }
 
 #[derive(Debug, Args)]
@@ -58,6 +72,9 @@ pub struct UpArgs {
     /// The API's port on 127.0.0.1 (any free one if not given)
     #[arg(long, value_name = "N")]
     pub api_port: Option<u16>,
+    /// How many nodes, each with a network of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub nodes: u8,
 }
 
 /// Runs the command.
@@ -67,6 +84,12 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<()> {
         LocalCommand::Up(args) => up(args, json).await,
         LocalCommand::Down(home) => down(&home.data_dir, json).await,
         LocalCommand::Status(home) => status(&home.data_dir, json).await,
+        LocalCommand::Cut(args) => {
+            let client = client_of(&args.home.data_dir).await?;
+            service::cut(&client, &args.one, &args.other).await?;
+            Ok(())
+        }
+        LocalCommand::Mend(home) => Ok(service::mend(&client_of(&home.data_dir).await?).await?),
     }
 }
 
@@ -81,7 +104,7 @@ async fn up(args: UpArgs, json: bool) -> anyhow::Result<()> {
         manifests.push((file.display().to_string(), text));
     }
     let executable = std::env::current_exe().context("cannot find this program's own file")?;
-    let config = LocalConfig { data_dir: args.home.data_dir, api_port: args.api_port, executable };
+    let config = LocalConfig { data_dir: args.home.data_dir, api_port: args.api_port, executable, nodes: args.nodes };
     let coming = async {
         let cluster = LocalCluster::up(config).await?;
         for (name, text) in &manifests {
@@ -164,7 +187,19 @@ async fn status(dir: &Path, json: bool) -> anyhow::Result<()> {
 }
 
 async fn pods(kubeconfig: &Path) -> anyhow::Result<Vec<Pod>> {
+    Ok(Api::all(client(kubeconfig).await?).list(&ListParams::default()).await?.items)
+}
+
+async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
     let kubeconfig = Kubeconfig::read_from(kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(Api::all(Client::try_from(config)?).list(&ListParams::default()).await?.items)
+    Ok(Client::try_from(config)?)
+}
+
+/// Of the cluster that runs in `dir`.
+async fn client_of(dir: &Path) -> anyhow::Result<Client> {
+    let running = home::running(dir)?;
+    let running = running
+        .with_context(|| format!("no cluster is running in {}; start one with `fsm local up`", dir.display()))?;
+    client(&running.kubeconfig).await
 }

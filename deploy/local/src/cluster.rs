@@ -11,9 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::{Api, Client};
+use kube::api::{DeleteParams, ListParams};
+use kube::{Api, Client, ResourceExt};
 use tokio::net::TcpStream;
 
 use crate::api::{
@@ -23,17 +24,20 @@ use crate::api::{
 use crate::event::Recorder;
 use crate::home::{Home, HomeError, Running};
 use crate::informer::Informer;
-use crate::net::{NetError, NetworkPlan, NodeNet};
-use crate::node::{Agent, AgentConfig, AskError, Cgroup, CgroupError, Images, Want};
+use crate::net::{Fabric, NetError, NetworkPlan, NodeNet};
+use crate::node::{Agent, AgentConfig, AskError, Cgroup, CgroupError, Images, Interception, Want};
 use crate::preflight::{self, Unfit};
+use crate::service::Balancer;
 use crate::tasks::Tasks;
 use crate::{dns, service, workload};
 
 /// How long pods get to end when the cluster goes down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// The name of the only node.
-const NODE: &str = "local";
+/// The name of a node by its place.
+pub fn node_name(index: u8) -> String {
+    if index == 0 { "local".to_owned() } else { format!("local-{}", index + 1) }
+}
 
 /// How a cluster is made.
 #[derive(Debug, Clone)]
@@ -44,6 +48,8 @@ pub struct LocalConfig {
     pub api_port: Option<u16>,
     /// The program behind the images `flomesh/fsm`, `flomesh/fsm-proxy` and `flomesh/fsm-controller`.
     pub executable: PathBuf,
+    /// How many nodes; each has a network of its own.
+    pub nodes: u8,
 }
 
 /// Why a cluster can't be brought up. Nothing stays behind then.
@@ -55,8 +61,15 @@ pub enum UpError {
     Home(#[from] HomeError),
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
+    #[error("a cluster has 1 to {max} nodes, not {0}", max = NetworkPlan::MAX_NODES)]
+    Nodes(u8),
     #[error(transparent)]
     Net(#[from] NetError),
+    #[error(
+        "the kernel can't do the service network: {0}; it needs nf_tables for inet with nat, masquerade, numgen and hash \
+         (CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT, CONFIG_NFT_MASQ, CONFIG_NFT_NUMGEN, CONFIG_NFT_HASH)"
+    )]
+    ServiceNetwork(#[source] io::Error),
     #[error(transparent)]
     Api(#[from] StartError),
     #[error(transparent)]
@@ -72,8 +85,8 @@ pub enum UpError {
 /// A running cluster. [`LocalCluster::shutdown`] ends it in order; dropping it ends it at once.
 pub struct LocalCluster {
     api: Option<ApiServer>,
-    agent: Arc<Agent>,
-    net: Arc<NodeNet>,
+    agents: Agents,
+    nets: Vec<Arc<NodeNet>>,
     client: Client,
     kubeconfig: PathBuf,
     tasks: Tasks,
@@ -86,6 +99,9 @@ impl LocalCluster {
         if !preflight::is_root() {
             return Err(Unfit::NotRoot.into());
         }
+        if config.nodes == 0 || config.nodes > NetworkPlan::MAX_NODES {
+            return Err(UpError::Nodes(config.nodes));
+        }
         let mut home = Home::take(&config.data_dir)?;
         home.clean().await?;
         let scratch = home.dir().join("scratch");
@@ -97,17 +113,18 @@ impl LocalCluster {
         cgroup.remove().await?;
         let images = images(&config, home.dir())?;
 
-        let net = Arc::new(NodeNet::create(NetworkPlan::default()).await?);
-        let inside = SocketAddr::from((net.plan().kubernetes, 443));
-        let listeners = vec![
-            listen(SocketAddr::from((Ipv4Addr::LOCALHOST, config.api_port.unwrap_or(0))))?,
-            net.listen_std(inside).map_err(|source| UpError::Listen { addr: inside, source })?,
-        ];
+        service::check().map_err(UpError::ServiceNetwork)?;
+        let nets = networks(config.nodes).await?;
+        let mut listeners = vec![listen(SocketAddr::from((Ipv4Addr::LOCALHOST, config.api_port.unwrap_or(0))))?];
+        for net in &nets {
+            let inside = SocketAddr::from((net.plan().kubernetes, 443));
+            listeners.push(net.listen_std(inside).map_err(|source| UpError::Listen { addr: inside, source })?);
+        }
         let api = ApiServer::start(ApiConfig {
             data_dir: home.dir().join("api"),
             listeners,
             extra_names: Vec::new(),
-            dialer: Arc::new(NodeDialer(Arc::clone(&net))),
+            dialer: Arc::new(NodeDialer(Arc::clone(&nets[0]))),
         })
         .await?;
         let kubeconfig = home.dir().join("kubeconfig");
@@ -123,16 +140,16 @@ impl LocalCluster {
         home.announce(&Running { pid, kubeconfig: kubeconfig.clone(), api_server })?;
 
         let tasks = Tasks::default();
-        let started = start(&client, &net, images, home.dir(), cgroup, &tasks).await;
-        let agent = match started {
-            Ok(agent) => agent,
+        let started = start(&client, &nets, images, &home, cgroup, &tasks).await;
+        let agents = match started {
+            Ok(agents) => Agents(agents),
             Err(error) => {
                 tasks.stop().await;
                 return Err(error);
             }
         };
-        api.set_node(Arc::new(Node(Arc::clone(&agent))));
-        Ok(Self { api: Some(api), agent, net, client, kubeconfig, tasks, home })
+        api.set_node(Arc::new(agents.clone()));
+        Ok(Self { api: Some(api), agents, nets, client, kubeconfig, tasks, home })
     }
 
     /// A file for `KUBECONFIG`, with the administrator's rights.
@@ -150,14 +167,14 @@ impl LocalCluster {
         self.client.clone()
     }
 
-    /// The node's network, to reach services and pods as the node does.
+    /// The first node's network, to reach services and pods as the node does.
     pub fn net(&self) -> &NodeNet {
-        &self.net
+        &self.nets[0]
     }
 
     /// Connects to a port of a pod as from inside it: to `127.0.0.1`.
     pub async fn dial_pod(&self, namespace: &str, pod: &str, port: u16) -> Result<TcpStream, AskError> {
-        self.agent.dial_pod(namespace, pod, port).await
+        self.agents.of(namespace, pod).dial_pod(namespace, pod, port).await
     }
 
     /// Runs a command in a container, or joins its process, as `kubectl exec` and `attach` do.
@@ -168,22 +185,22 @@ impl LocalCluster {
         request: SessionRequest,
         session: Session,
     ) -> BoxFuture<'static, Result<(), SessionError>> {
-        self.agent.session(namespace, pod, request, session)
+        self.agents.of(namespace, pod).session(namespace, pod, request, session)
     }
 
     /// The process id, on this machine, of a running container.
     pub fn container_pid(&self, namespace: &str, pod: &str, container: &str) -> Result<i32, AskError> {
-        self.agent.container_pid(namespace, pod, container)
+        self.agents.of(namespace, pod).container_pid(namespace, pod, container)
     }
 
     /// By what means pods of the mesh are intercepted; `none` until there is one.
     pub fn interception(&self) -> &'static str {
-        self.agent.interception()
+        if self.agents.0.iter().any(|agent| agent.intercepts()) { "ebpf" } else { "none" }
     }
 
     /// Ends all pods, then everything else. The API's objects stay in the data directory.
     pub async fn shutdown(mut self) {
-        self.agent.shutdown(SHUTDOWN_GRACE).await;
+        futures::future::join_all(self.agents.0.iter().map(|agent| agent.shutdown(SHUTDOWN_GRACE))).await;
         self.tasks.stop().await;
         if let Some(api) = self.api.take() {
             api.stop().await;
@@ -197,7 +214,7 @@ impl LocalCluster {
 impl Drop for LocalCluster {
     fn drop(&mut self) {
         self.tasks.cancel();
-        self.agent.abandon();
+        self.agents.0.iter().for_each(|agent| agent.abandon());
         // Whoever is still there after an orderly shutdown is there by mistake; without one, all are.
         if let Ok(cgroup) = self.home.cgroup() {
             cgroup.remove_now();
@@ -205,33 +222,84 @@ impl Drop for LocalCluster {
     }
 }
 
-/// Starts everything that lives on the API: services, names, controllers and the node.
+/// Makes the nodes' networks, connected with one another.
+async fn networks(nodes: u8) -> Result<Vec<Arc<NodeNet>>, NetError> {
+    let fabric = if nodes > 1 { Some(Arc::new(Fabric::create(nodes).await?)) } else { None };
+    let mut nets = Vec::new();
+    for index in 0..nodes {
+        nets.push(Arc::new(NodeNet::create(NetworkPlan::of_node(index), fabric.clone()).await?));
+    }
+    Ok(nets)
+}
+
+/// Starts everything that lives on the API: services, names, controllers and nodes.
 async fn start(
     client: &Client,
-    net: &Arc<NodeNet>,
+    nets: &[Arc<NodeNet>],
     images: Images,
-    data_dir: &Path,
+    home: &Home,
     cgroup: Cgroup,
     tasks: &Tasks,
-) -> Result<Arc<Agent>, UpError> {
+) -> Result<Vec<Arc<Agent>>, UpError> {
     let events = Recorder::start(client.clone(), "controller-manager", tasks);
+    let names: Vec<String> = nets.iter().map(|net| node_name(net.plan().index)).collect();
+    forget_nodes_but(client, &names).await?;
+    let interception = Interception::default();
+    let mut agents = Vec::new();
+    for (net, name) in nets.iter().zip(&names) {
+        let config = AgentConfig {
+            client: client.clone(),
+            net: Arc::clone(net),
+            node_name: name.clone(),
+            images: images.clone(),
+            events: events.clone(),
+            data_dir: home.dir().to_owned(),
+            cgroup: cgroup.clone(),
+            interception: interception.clone(),
+        };
+        agents.push(Agent::start(config).await?);
+    }
+    let nodes = Informer::start(Api::<Node>::all(client.clone()), tasks);
     let services = Informer::start(Api::<Service>::all(client.clone()), tasks);
     let slices = Informer::start(Api::<EndpointSlice>::all(client.clone()), tasks);
-    service::start(Arc::clone(net), &services, &slices, tasks);
-    let addr = SocketAddr::from((net.plan().dns, 53));
-    dns::start(net, &services, &slices, tasks).map_err(|source| UpError::Listen { addr, source })?;
-    let config = AgentConfig {
+    let addr = SocketAddr::from((nets[0].plan().dns, 53));
+    dns::start(nets, &services, &slices, tasks).map_err(|source| UpError::Listen { addr, source })?;
+    // Zones and node names are decided on from the start; the writer ends only with the cluster.
+    nodes.store.wait_until_ready().await.ok();
+    for (net, name) in nets.iter().zip(&names) {
+        service::start(Arc::clone(net), name.clone(), &services, &slices, &nodes, tasks);
+        service::keep_cut(Arc::clone(net), name.clone(), &nodes, tasks);
+    }
+    let balancer = Balancer {
         client: client.clone(),
-        net: Arc::clone(net),
-        node_name: NODE.to_owned(),
-        images,
-        events: events.clone(),
-        data_dir: data_dir.to_owned(),
-        cgroup,
+        events: events.named("service-controller"),
+        net: Arc::clone(&nets[0]),
+        node: names[0].clone(),
+        interface: format!("fsm-{}", home.id()),
     };
-    let agent = Agent::start(config).await?;
-    workload::start(client, &events, NODE, tasks);
-    Ok(agent)
+    service::balance(balancer, &services, tasks);
+    workload::start(client, &events, &nodes, tasks);
+    Ok(agents)
+}
+
+/// Removes nodes of an earlier start that had more of them, and their pods.
+async fn forget_nodes_but(client: &Client, names: &[String]) -> Result<(), kube::Error> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    for node in nodes.list(&ListParams::default()).await?.items {
+        let name = node.name_any();
+        // Nodes of other names are not ours.
+        if !name.starts_with("local-") || names.contains(&name) {
+            continue;
+        }
+        let query = ListParams::default().fields(&format!("spec.nodeName={name}"));
+        for pod in Api::<Pod>::all(client.clone()).list(&query).await?.items {
+            let api: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+            let at_once = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+            api.delete(&pod.name_any(), &at_once).await?;
+        }
+        nodes.delete(&name, &DeleteParams::default()).await?;
+    }
+    Ok(())
 }
 
 /// Puts the executable where it stays as it is, even when the original is built anew meanwhile.
@@ -264,10 +332,19 @@ impl Dialer for NodeDialer {
     }
 }
 
-/// What the API server asks of the node agent.
-struct Node(Arc<Agent>);
+/// All nodes' agents; not empty.
+#[derive(Clone)]
+struct Agents(Vec<Arc<Agent>>);
 
-impl NodeBackend for Node {
+impl Agents {
+    /// The agent that runs the pod; any other says that it does not.
+    fn of(&self, namespace: &str, pod: &str) -> &Arc<Agent> {
+        self.0.iter().find(|agent| agent.runs(namespace, pod)).unwrap_or(&self.0[0])
+    }
+}
+
+/// What the API server asks of the nodes.
+impl NodeBackend for Agents {
     fn logs(
         &self,
         namespace: &str,
@@ -282,7 +359,7 @@ impl NodeBackend for Node {
             since: options.since_seconds.map(jiff::SignedDuration::from_secs),
             limit_bytes: options.limit_bytes,
         };
-        let answer = self.0.logs(namespace, pod, options.container.as_deref(), want);
+        let answer = self.of(namespace, pod).logs(namespace, pod, options.container.as_deref(), want);
         Box::pin(std::future::ready(answer.map_err(|error| ApiError::bad_request(error.to_string()))))
     }
 
@@ -293,11 +370,13 @@ impl NodeBackend for Node {
         request: SessionRequest,
         session: Session,
     ) -> BoxFuture<'static, Result<(), SessionError>> {
-        self.0.session(namespace, pod, request, session)
+        self.of(namespace, pod).session(namespace, pod, request, session)
     }
 
     fn dial(&self, namespace: &str, pod: &str, port: u16) -> BoxFuture<'_, Result<TcpStream, String>> {
         let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
-        Box::pin(async move { self.0.dial_pod(&namespace, &pod, port).await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            self.of(&namespace, &pod).dial_pod(&namespace, &pod, port).await.map_err(|error| error.to_string())
+        })
     }
 }

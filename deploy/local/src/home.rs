@@ -69,6 +69,11 @@ impl Home {
         &self.dir
     }
 
+    /// The cluster's name among those of this machine.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// The cgroup of all the cluster's processes.
     pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
         Cgroup::at_root(&format!("fsm-local-{}", self.id))

@@ -68,6 +68,7 @@ impl Bookstore {
             data_dir: data_dir.join("cluster"),
             api_port: args.api_port,
             executable: std::env::current_exe().context("cannot find this program's own file")?,
+            nodes: 1,
         };
         let cluster = Arc::new(LocalCluster::up(config).await?);
         let started = Self::start_in(cluster.clone(), data_dir, say).await;

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use crate::informer::Informer;
 use crate::net::NodeNet;
-use crate::service::either;
+use crate::service::any;
 use crate::tasks::Tasks;
 
 pub use respond::respond;
@@ -32,31 +32,31 @@ const TCP_IDLE: Duration = Duration::from_secs(10);
 
 type Current = watch::Receiver<Arc<Zone>>;
 
-/// Binds port 53 of the DNS address in the node's namespace and answers until `tasks` stops.
+/// Binds port 53 of the DNS address in each node's namespace and answers until `tasks` stops.
 pub fn start(
-    net: &NodeNet,
+    nets: &[Arc<NodeNet>],
     services: &Informer<Service>,
     slices: &Informer<EndpointSlice>,
     tasks: &Tasks,
 ) -> io::Result<()> {
-    let addr = SocketAddr::from((net.plan().dns, 53));
-    let (udp, tcp) = (net.listen_udp(addr)?, net.listen(addr)?);
     let (publish, zone) = watch::channel(Arc::new(Zone::default()));
     let (services, slices) = (services.clone(), slices.clone());
     tasks.spawn(async move {
-        let (mut services_changed, mut slices_changed) = (services.changes(), slices.changes());
+        let mut changes = [services.changes(), slices.changes()];
         loop {
-            services_changed.mark_unchanged();
-            slices_changed.mark_unchanged();
+            changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
             publish.send_replace(Arc::new(Zone::build(&services.store.state(), &slices.store.state())));
-            if !either(&mut services_changed, &mut slices_changed).await {
+            if !any(&mut changes).await {
                 return;
             }
         }
     });
-    tasks.spawn(serve_udp(udp, zone.clone()));
-    let group = tasks.clone();
-    tasks.spawn(async move { serve_tcp(tcp, zone, group).await });
+    for net in nets {
+        let addr = SocketAddr::from((net.plan().dns, 53));
+        let (udp, tcp) = (net.listen_udp(addr)?, net.listen(addr)?);
+        tasks.spawn(serve_udp(udp, zone.clone()));
+        tasks.spawn(serve_tcp(tcp, zone.clone(), tasks.clone()));
+    }
     Ok(())
 }
 

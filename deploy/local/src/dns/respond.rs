@@ -1,7 +1,9 @@
 //! From a DNS message to its answer.
 
+use std::net::IpAddr;
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, CNAME, SOA, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::DOMAIN;
@@ -49,6 +51,7 @@ pub fn respond(zone: &Zone, packet: &[u8], transport: Transport) -> Option<Vec<u
 fn fill(answer: &mut Message, zone: &Zone, name: &Name, kind: RecordType) {
     let query = match kind {
         RecordType::A => Query::A,
+        RecordType::AAAA => Query::Aaaa,
         RecordType::SRV => Query::Srv,
         RecordType::ANY => Query::Any,
         _ => Query::Other,
@@ -62,7 +65,7 @@ fn fill(answer: &mut Message, zone: &Zone, name: &Name, kind: RecordType) {
     for item in found {
         match item {
             Answer::Address(ip) => {
-                answer.add_answer(record(name, RData::A(A(ip))));
+                answer.add_answer(record(name, address(ip)));
             }
             Answer::Alias(target) => {
                 if let Ok(target) = Name::from_ascii(&target) {
@@ -71,8 +74,12 @@ fn fill(answer: &mut Message, zone: &Zone, name: &Name, kind: RecordType) {
             }
             Answer::Server { port, target, address } => {
                 if let Ok(target) = Name::from_ascii(&target) {
-                    answer.add_answer(record(name, RData::SRV(SRV::new(0, 100, port, target.clone()))));
-                    answer.add_additional(record(&target, RData::A(A(address))));
+                    let server = record(name, RData::SRV(SRV::new(0, 100, port, target.clone())));
+                    // A target with two addresses is one server.
+                    if !answer.answers.contains(&server) {
+                        answer.add_answer(server);
+                    }
+                    answer.add_additional(record(&target, self::address(address)));
                 }
             }
         }
@@ -80,6 +87,13 @@ fn fill(answer: &mut Message, zone: &Zone, name: &Name, kind: RecordType) {
     if answer.answers.is_empty() {
         // The name exists, but not with this type (RFC 2308, 2.2).
         answer.add_authorities(soa());
+    }
+}
+
+fn address(ip: IpAddr) -> RData {
+    match ip {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the cluster's names mean. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Service;
@@ -9,29 +9,30 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 
 use super::DOMAIN;
-use crate::service::{SERVICE_NAME, is_ready};
+use crate::service::{SERVICE_NAME, cluster_ips, is_ready};
 
 /// What is asked about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Query {
     A,
+    Aaaa,
     Srv,
     Any,
-    /// A type no name here has (AAAA, MX, TXT …).
+    /// A type no name here has (MX, TXT …).
     Other,
 }
 
 /// One record found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    Address(Ipv4Addr),
+    Address(IpAddr),
     /// An ExternalName service's target.
     Alias(String),
     /// A named port, with the address of its target.
     Server {
         port: u16,
         target: String,
-        address: Ipv4Addr,
+        address: IpAddr,
     },
 }
 
@@ -44,7 +45,8 @@ pub struct Zone {
 
 #[derive(Debug, Default)]
 struct Entry {
-    cluster_ip: Option<Ipv4Addr>,
+    /// Empty for a headless service.
+    cluster_ips: Vec<IpAddr>,
     external: Option<String>,
     /// (name, protocol in lower case, number) of the service's ports.
     ports: Vec<(String, String, u16)>,
@@ -55,7 +57,7 @@ struct Entry {
 #[derive(Debug)]
 struct Target {
     label: String,
-    ip: Ipv4Addr,
+    ip: IpAddr,
     ports: Vec<(String, String, u16)>,
 }
 
@@ -66,16 +68,16 @@ impl Zone {
             let Some(spec) = &service.spec else { continue };
             let ports = spec.ports.iter().flatten();
             let ports = ports.filter_map(|p| port(p.name.as_deref(), p.protocol.as_deref(), Some(p.port))).collect();
-            let cluster_ip = spec.cluster_ip.as_deref().and_then(|ip| ip.parse().ok());
+            let cluster_ips = cluster_ips(spec);
             let external = spec.external_name.clone().filter(|_| spec.type_.as_deref() == Some("ExternalName"));
-            let entry = Entry { cluster_ip, external, ports, endpoints: Vec::new() };
+            let entry = Entry { cluster_ips, external, ports, endpoints: Vec::new() };
             zone.services.entry(service.namespace().unwrap_or_default()).or_default().insert(service.name_any(), entry);
         }
         for slice in slices {
             let Some(name) = slice.labels().get(SERVICE_NAME) else { continue };
             let namespace = zone.services.get_mut(&slice.namespace().unwrap_or_default());
             let Some(entry) = namespace.and_then(|services| services.get_mut(name)) else { continue };
-            if entry.cluster_ip.is_none() {
+            if entry.cluster_ips.is_empty() {
                 entry.endpoints.extend(targets(slice));
             }
         }
@@ -95,8 +97,8 @@ impl Zone {
             ["svc"] | ["pod"] => Some(Vec::new()),
             ["svc" | "pod", namespace] => self.services.contains_key(*namespace).then(Vec::new),
             ["pod", namespace, dashed] => {
-                let ip = dashed.replace('-', ".").parse().ok().filter(|_| self.services.contains_key(*namespace))?;
-                Some(wants_address(query).then_some(Answer::Address(ip)).into_iter().collect())
+                let ip = undashed(dashed).filter(|_| self.services.contains_key(*namespace))?;
+                Some(addresses([ip], query))
             }
             ["svc", namespace, service, rest @ ..] => {
                 let entry = self.services.get(*namespace)?.get(*service)?;
@@ -123,26 +125,24 @@ impl Entry {
         if let Some(target) = &self.external {
             return vec![Answer::Alias(format!("{}.", target.trim_end_matches('.')))];
         }
-        if !wants_address(query) {
-            return Vec::new();
-        }
-        let headless: BTreeSet<Ipv4Addr> = self.endpoints.iter().map(|e| e.ip).collect();
-        self.cluster_ip.into_iter().chain(headless).map(Answer::Address).collect()
+        let headless: BTreeSet<IpAddr> = self.endpoints.iter().map(|e| e.ip).collect();
+        addresses(self.cluster_ips.iter().copied().chain(headless), query)
     }
 
     fn host(&self, label: &str, query: Query) -> Option<Vec<Answer>> {
-        let ips: BTreeSet<Ipv4Addr> = self.endpoints.iter().filter(|e| e.label == label).map(|e| e.ip).collect();
+        let ips: BTreeSet<IpAddr> = self.endpoints.iter().filter(|e| e.label == label).map(|e| e.ip).collect();
         if ips.is_empty() {
             return None;
         }
-        Some(if wants_address(query) { ips.into_iter().map(Answer::Address).collect() } else { Vec::new() })
+        Some(addresses(ips, query))
     }
 
     fn servers(&self, port: &str, protocol: &str, base: &str, query: Query) -> Option<Vec<Answer>> {
         let named = |p: &&(String, String, u16)| p.0 == port && p.1 == protocol;
         let mut found = Vec::new();
-        if let (Some(ip), Some((_, _, number))) = (self.cluster_ip, self.ports.iter().find(named)) {
-            found.push(Answer::Server { port: *number, target: base.to_owned(), address: ip });
+        if let Some((_, _, number)) = self.ports.iter().find(named) {
+            let server = |ip: &IpAddr| Answer::Server { port: *number, target: base.to_owned(), address: *ip };
+            found.extend(self.cluster_ips.iter().map(server));
         }
         for endpoint in &self.endpoints {
             if let Some((_, _, number)) = endpoint.ports.iter().find(named) {
@@ -162,8 +162,8 @@ fn targets(slice: &EndpointSlice) -> impl Iterator<Item = Target> + '_ {
     let ports: Vec<_> = slice.ports.iter().flatten().collect();
     slice.endpoints.iter().flatten().filter(|e| is_ready(e)).flat_map(move |endpoint| {
         let ports = ports.clone();
-        endpoint.addresses.iter().filter_map(|ip| ip.parse::<Ipv4Addr>().ok()).map(move |ip| Target {
-            label: endpoint.hostname.clone().unwrap_or_else(|| ip.to_string().replace('.', "-")),
+        endpoint.addresses.iter().filter_map(|ip| ip.parse::<IpAddr>().ok()).map(move |ip| Target {
+            label: endpoint.hostname.clone().unwrap_or_else(|| ip.to_string().replace(['.', ':'], "-")),
             ip,
             ports: ports.iter().filter_map(|p| port(p.name.as_deref(), p.protocol.as_deref(), p.port)).collect(),
         })
@@ -175,8 +175,20 @@ fn port(name: Option<&str>, protocol: Option<&str>, number: Option<i32>) -> Opti
     Some((name.unwrap_or_default().to_owned(), protocol.unwrap_or("TCP").to_lowercase(), number))
 }
 
-fn wants_address(query: Query) -> bool {
-    matches!(query, Query::A | Query::Any)
+/// The addresses of the family asked for.
+fn addresses(ips: impl IntoIterator<Item = IpAddr>, query: Query) -> Vec<Answer> {
+    let wanted = |ip: &IpAddr| match query {
+        Query::A => ip.is_ipv4(),
+        Query::Aaaa => ip.is_ipv6(),
+        Query::Any => true,
+        Query::Srv | Query::Other => false,
+    };
+    ips.into_iter().filter(wanted).map(Answer::Address).collect()
+}
+
+/// `10-244-0-6` or `fd00-10-244--6` as an address.
+fn undashed(name: &str) -> Option<IpAddr> {
+    name.replace('-', ".").parse().or_else(|_| name.replace('-', ":").parse()).ok()
 }
 
 #[cfg(test)]
@@ -188,7 +200,7 @@ mod tests {
     fn zone() -> Zone {
         let services = [
             json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"clusterIP": "10.96.3.4",
-                "ports": [{"name": "http", "port": 80}]}}),
+                "clusterIPs": ["10.96.3.4", "fd00:10:96::34"], "ports": [{"name": "http", "port": 80}]}}),
             json!({"metadata": {"name": "db", "namespace": "shop"}, "spec": {"clusterIP": "None"}}),
             json!({"metadata": {"name": "out", "namespace": "shop"}, "spec": {"type": "ExternalName", "externalName": "example.com"}}),
         ];
@@ -218,6 +230,9 @@ mod tests {
         assert_eq!(addresses("db-0.db.shop.svc.cluster.local.").unwrap(), ["10.244.0.5"]);
         assert_eq!(addresses("10-244-0-6.db.shop.svc.cluster.local.").unwrap(), ["10.244.0.6"]);
         assert_eq!(addresses("10-244-0-6.shop.pod.cluster.local.").unwrap(), ["10.244.0.6"]);
+        let found = zone().lookup("web.shop.svc.cluster.local.", Query::Aaaa).unwrap();
+        assert_eq!(found, [Answer::Address("fd00:10:96::34".parse().unwrap())]);
+        assert_eq!(zone().lookup("fd00-10-244--6.shop.pod.cluster.local.", Query::Aaaa).unwrap().len(), 1);
         assert_eq!(addresses("out.shop.svc.cluster.local.").unwrap(), ["Alias(\"example.com.\")"]);
     }
 
@@ -246,7 +261,8 @@ mod tests {
             |port, target: &str, ip: &str| Answer::Server { port, target: target.into(), address: ip.parse().unwrap() };
         let zone = zone();
         let found = zone.lookup("_http._tcp.web.shop.svc.cluster.local.", Query::Srv).unwrap();
-        assert_eq!(found, [server(80, "web.shop.svc.cluster.local.", "10.96.3.4")]);
+        let web = "web.shop.svc.cluster.local.";
+        assert_eq!(found, [server(80, web, "10.96.3.4"), server(80, web, "fd00:10:96::34")]);
         let found = zone.lookup("_sql._tcp.db.shop.svc.cluster.local.", Query::Srv).unwrap();
         assert_eq!(found[0], server(5432, "db-0.db.shop.svc.cluster.local.", "10.244.0.5"));
         assert_eq!(found.len(), 2);

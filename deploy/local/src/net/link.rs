@@ -1,119 +1,153 @@
 //! Interfaces, addresses and routes, by rtnetlink inside the namespace concerned.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
 use futures::TryStreamExt;
+use ipnet::IpNet;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::packet_route::route::{RouteScope, RouteType};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use super::{BRIDGE, NetError, Netns, NetworkPlan};
+use super::{NetError, Netns};
 
 /// Loopback always has index 1 in a new namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
 /// The kernel's routing table for local addresses.
 const TABLE_LOCAL: u32 = 255;
 /// Requests to make a link are answered with this when the kernel lacks the kind of link.
 const EOPNOTSUPP: i32 = -95;
 
-/// Brings up loopback and the bridge; returns the bridge's index.
-pub(super) async fn build_node(netns: &Netns, plan: &NetworkPlan) -> Result<u32, NetError> {
-    let handle = connect(netns)?;
-    up(&handle, LOOPBACK).await?;
-
-    // A bridge without an address of its own takes the lowest of its ports', a new one whenever a pod comes: the pods that were
-    // there before would go on sending to the old one until their neighbour tables expire.
-    let hardware = [&[0x0a, 0x58], &plan.gateway().octets()[..]].concat();
-    let request = handle.link().add(LinkBridge::new(BRIDGE).address(hardware).up().build());
-    request.execute().await.map_err(|source| made("a bridge", "bridge", "BRIDGE", source))?;
-    let bridge = index(&handle, BRIDGE).await?;
-    address(&handle, bridge, plan.gateway(), plan.pods.prefix_len()).await?;
-
-    // All service addresses are local: one route instead of an address a service, and a connection to a service nobody
-    // listens for is refused at once.
-    let services = RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(plan.services.network(), plan.services.prefix_len())
-        .output_interface(LOOPBACK)
-        .table_id(TABLE_LOCAL)
-        .scope(RouteScope::Host)
-        .kind(RouteType::Local)
-        .build();
-    let request = handle.route().add(services);
-    request.execute().await.map_err(|source| NetError::Netlink { what: "route the service network", source })?;
-    Ok(bridge)
+/// A namespace's interfaces, addresses and routes.
+pub(super) struct Links {
+    pub handle: Handle,
 }
 
-/// Connects `pod` to the bridge with a veth pair and gives it its address and default route.
-pub(super) async fn connect_pod(
-    node: &Netns,
-    bridge: u32,
-    pod: &Netns,
-    plan: &NetworkPlan,
-    ip: Ipv4Addr,
-) -> Result<(), NetError> {
-    let [_, _, high, low] = ip.octets();
-    let (outer, inner) = (format!("veth{high:02x}{low:02x}"), format!("peer{high:02x}{low:02x}"));
-    let handle = connect(node)?;
-    // A pod that had this address may have gone a moment ago: its namespace, and with it the pair, is torn down behind our back.
-    if let Ok(stale) = index(&handle, &outer).await {
-        let request = handle.link().del(stale);
-        request.execute().await.map_err(|source| NetError::Netlink { what: "remove a stale veth", source })?;
-    }
-    let request = handle.link().add(LinkVeth::new(&outer, &inner).build());
-    request.execute().await.map_err(|source| made("a veth pair", "veth", "VETH", source))?;
-    let outer = index(&handle, &outer).await?;
-    let request = handle.link().set(LinkUnspec::new_with_index(outer).controller(bridge).up().build());
-    request.execute().await.map_err(|source| NetError::Netlink { what: "attach veth to the bridge", source })?;
-    let peer = index(&handle, &inner).await?;
-    let request = handle.link().set(LinkUnspec::new_with_index(peer).setns_by_fd(pod.as_raw_fd()).build());
-    request.execute().await.map_err(|source| NetError::Netlink { what: "move veth into the pod", source })?;
-
-    let handle = connect(pod)?;
-    up(&handle, LOOPBACK).await?;
-    let eth0 = index(&handle, &inner).await?;
-    // The hardware address follows from the IP address, so a neighbour's cache entry stays right when the IP address comes back.
-    let [a, b, c, d] = ip.octets();
-    let link = LinkUnspec::new_with_index(eth0).name("eth0").address(vec![0x0a, 0x58, a, b, c, d]).up().build();
-    handle.link().set(link).execute().await.map_err(|source| NetError::Netlink { what: "set up eth0", source })?;
-    address(&handle, eth0, ip, plan.pods.prefix_len()).await?;
-    let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(plan.gateway()).build();
-    let request = handle.route().add(default);
-    request.execute().await.map_err(|source| NetError::Netlink { what: "add the default route", source })
+/// A route to make.
+pub(super) struct Route {
+    pub to: IpNet,
+    pub device: u32,
+    pub via: Option<IpAddr>,
+    /// The address connections along it come from.
+    pub from: Option<IpAddr>,
+    pub kind: Kind,
 }
 
-fn connect(netns: &Netns) -> Result<Handle, NetError> {
-    let runtime = tokio::runtime::Handle::current();
-    let (connection, handle, _) = netns
-        .run(|| {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Global,
+    /// Everything in it is at the other end of the device.
+    Link,
+    /// Everything in it is this namespace itself.
+    Local,
+}
+
+impl Links {
+    /// Of the namespace given, or of the calling process.
+    pub fn of(netns: Option<&Netns>) -> Result<Self, NetError> {
+        let runtime = tokio::runtime::Handle::current();
+        let connect = || {
             let _guard = runtime.enter();
             rtnetlink::new_connection()
-        })
-        .and_then(|made| made)
-        .map_err(NetError::Enter)?;
-    // Ends when the last handle is dropped.
-    tokio::spawn(connection);
-    Ok(handle)
-}
+        };
+        let connected = match netns {
+            Some(netns) => netns.run(connect).and_then(|made| made),
+            None => connect(),
+        };
+        let (connection, handle, _) = connected.map_err(NetError::Enter)?;
+        // Ends when the last handle is dropped.
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
 
-async fn index(handle: &Handle, name: &str) -> Result<u32, NetError> {
-    let mut links = handle.link().get().match_name(name.to_owned()).execute();
-    match links.try_next().await {
-        Ok(Some(link)) => Ok(link.header.index),
-        _ => Err(NetError::NoLink(name.to_owned())),
+    pub async fn index(&self, name: &str) -> Result<u32, NetError> {
+        let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
+        match links.try_next().await {
+            Ok(Some(link)) => Ok(link.header.index),
+            _ => Err(NetError::NoLink(name.to_owned())),
+        }
+    }
+
+    pub async fn up(&self, index: u32) -> Result<(), NetError> {
+        let request = self.handle.link().set(LinkUnspec::new_with_index(index).up().build());
+        request.execute().await.map_err(|source| NetError::Netlink { what: "bring an interface up", source })
+    }
+
+    /// Makes a pair of interfaces and moves the second into `other`, where it keeps its name. Gives the first one's index.
+    pub async fn pair(&self, name: &str, peer: &str, other: &Netns) -> Result<u32, NetError> {
+        let request = self.handle.link().add(LinkVeth::new(name, peer).build());
+        request.execute().await.map_err(|source| made("a veth pair", "veth", "VETH", source))?;
+        let moving = self.index(peer).await?;
+        let request = self.handle.link().set(LinkUnspec::new_with_index(moving).setns_by_fd(other.as_raw_fd()).build());
+        request
+            .execute()
+            .await
+            .map_err(|source| NetError::Netlink { what: "move a veth into its namespace", source })?;
+        self.index(name).await
+    }
+
+    /// Attaches an interface to a bridge and brings it up.
+    pub async fn enslave(&self, index: u32, bridge: u32) -> Result<(), NetError> {
+        let request = self.handle.link().set(LinkUnspec::new_with_index(index).controller(bridge).up().build());
+        request.execute().await.map_err(|source| NetError::Netlink { what: "attach a veth to the bridge", source })
+    }
+
+    pub async fn remove(&self, index: u32) -> Result<(), NetError> {
+        let request = self.handle.link().del(index);
+        request.execute().await.map_err(|source| NetError::Netlink { what: "remove a veth", source })
+    }
+
+    pub async fn address(&self, index: u32, ip: IpAddr, prefix: u8) -> Result<(), NetError> {
+        let mut request = self.handle.address().add(index, ip, prefix);
+        if ip.is_ipv6() {
+            // In use at once: nobody else can have it.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request.execute().await.map_err(|source| NetError::Netlink { what: "add an address", source })
+    }
+
+    pub async fn route(&self, route: Route) -> Result<(), NetError> {
+        let Route { to, device, via, from, kind } = route;
+        let message = match to {
+            IpNet::V4(to) => {
+                let builder = RouteMessageBuilder::<std::net::Ipv4Addr>::new();
+                let mut builder = builder.destination_prefix(to.network(), to.prefix_len()).output_interface(device);
+                if let Some(IpAddr::V4(via)) = via {
+                    builder = builder.gateway(via);
+                }
+                if let Some(IpAddr::V4(from)) = from {
+                    builder = builder.pref_source(from);
+                }
+                match kind {
+                    Kind::Global => builder,
+                    Kind::Link => builder.scope(RouteScope::Link),
+                    Kind::Local => builder.table_id(TABLE_LOCAL).scope(RouteScope::Host).kind(RouteType::Local),
+                }
+                .build()
+            }
+            IpNet::V6(to) => {
+                let builder = RouteMessageBuilder::<std::net::Ipv6Addr>::new();
+                let mut builder = builder.destination_prefix(to.network(), to.prefix_len()).output_interface(device);
+                if let Some(IpAddr::V6(via)) = via {
+                    builder = builder.gateway(via);
+                }
+                if let Some(IpAddr::V6(from)) = from {
+                    builder = builder.pref_source(from);
+                }
+                if kind == Kind::Local { builder.table_id(TABLE_LOCAL).kind(RouteType::Local) } else { builder }.build()
+            }
+        };
+        let request = self.handle.route().add(message);
+        request.execute().await.map_err(|source| NetError::Route { to, source })
     }
 }
 
-async fn up(handle: &Handle, index: u32) -> Result<(), NetError> {
-    let request = handle.link().set(LinkUnspec::new_with_index(index).up().build());
-    request.execute().await.map_err(|source| NetError::Netlink { what: "bring an interface up", source })
-}
-
-async fn address(handle: &Handle, index: u32, ip: Ipv4Addr, prefix: u8) -> Result<(), NetError> {
-    let request = handle.address().add(index, ip.into(), prefix);
-    request.execute().await.map_err(|source| NetError::Netlink { what: "add an address", source })
-}
-
-fn made(what: &'static str, module: &'static str, config: &'static str, source: rtnetlink::Error) -> NetError {
+pub(super) fn made(
+    what: &'static str,
+    module: &'static str,
+    config: &'static str,
+    source: rtnetlink::Error,
+) -> NetError {
     match &source {
         rtnetlink::Error::NetlinkError(e) if e.raw_code() == EOPNOTSUPP => {
             NetError::Feature { what, module, config, source }

@@ -183,7 +183,9 @@ impl Context {
         let fqdn =
             spec.subdomain.filter(|s| !s.is_empty()).map(|s| format!("{hostname}.{s}.{namespace}.svc.{DOMAIN}\t"));
         let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-        hosts.push_str(&format!("{}\t{}{hostname}\n", self.facts.pod_ip, fqdn.unwrap_or_default()));
+        for ip in &self.facts.pod_ips {
+            hosts.push_str(&format!("{ip}\t{}{hostname}\n", fqdn.as_deref().unwrap_or_default()));
+        }
         for alias in spec.host_aliases.iter().flatten() {
             hosts.push_str(&format!("{}\t{}\n", alias.ip, alias.hostnames.clone().unwrap_or_default().join("\t")));
         }

@@ -10,10 +10,17 @@ use kube::ResourceExt;
 /// What `fieldRef` and friends can ask for besides the pod's manifest.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    pub pod_ip: String,
+    /// IPv4 first.
+    pub pod_ips: Vec<String>,
     pub host_ip: String,
     pub node_name: String,
     pub kubernetes: Ipv4Addr,
+}
+
+impl Facts {
+    pub fn pod_ip(&self) -> &str {
+        self.pod_ips.first().map_or("", String::as_str)
+    }
 }
 
 /// ConfigMaps and Secrets of the pod's namespace by name; absent ones are missing.
@@ -163,7 +170,8 @@ pub fn field_value(pod: &Pod, facts: &Facts, path: &str) -> Option<String> {
         "spec.serviceAccountName" => {
             pod.spec.as_ref().and_then(|s| s.service_account_name.clone()).unwrap_or_else(|| "default".into())
         }
-        "status.podIP" | "status.podIPs" => facts.pod_ip.clone(),
+        "status.podIP" => facts.pod_ip().to_owned(),
+        "status.podIPs" => facts.pod_ips.join(","),
         "status.hostIP" | "status.hostIPs" => facts.host_ip.clone(),
         _ => return None,
     })
@@ -265,7 +273,7 @@ mod tests {
 
     fn facts() -> Facts {
         Facts {
-            pod_ip: "10.244.0.7".into(),
+            pod_ips: vec!["10.244.0.7".into()],
             host_ip: "10.244.0.1".into(),
             node_name: "local".into(),
             kubernetes: Ipv4Addr::new(10, 96, 0, 1),

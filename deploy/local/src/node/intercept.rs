@@ -36,8 +36,8 @@ pub enum InterceptionError {
 }
 
 /// The eBPF programs, loaded when the first meshed pod comes.
-#[derive(Default)]
-pub(super) struct Interception {
+#[derive(Default, Clone)]
+pub struct Interception {
     loaded: Arc<Mutex<Option<Interceptor>>>,
 }
 
@@ -48,7 +48,7 @@ impl Interception {
     }
 
     /// Intercepts the pod if it belongs to the mesh.
-    pub async fn attach(
+    pub(super) async fn attach(
         &self,
         pod: &Pod,
         netns: &Netns,

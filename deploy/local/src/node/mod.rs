@@ -6,11 +6,14 @@
 
 mod backoff;
 mod cgroup;
+mod changes;
 mod console;
 mod container;
 mod context;
 mod env;
+mod health;
 mod image;
+mod insecure;
 mod intercept;
 mod launch;
 mod logs;
@@ -39,7 +42,7 @@ use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, ResourceExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::event::Recorder;
 use crate::net::NodeNet;
@@ -47,14 +50,12 @@ use crate::tasks::Tasks;
 
 pub use cgroup::{Cgroup, CgroupError};
 pub use image::{Image, Images, PROGRAMS_DIR};
-pub use intercept::{PROXY_CONTAINER, PROXY_UUID};
+pub use intercept::{Interception, PROXY_CONTAINER, PROXY_UUID};
 pub use launch::kill;
 pub use logs::Want;
-pub use registration::labels;
 pub use rootfs::{RootError, can_build_roots};
 
 use context::Context;
-use intercept::Interception;
 use logs::ContainerLog;
 use pods::Workers;
 use status::{Board, State};
@@ -70,6 +71,7 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// The cluster's cgroup; pods get theirs below it.
     pub cgroup: Cgroup,
+    pub interception: Interception,
 }
 
 /// A running node agent.
@@ -82,6 +84,8 @@ pub struct Agent {
     dirs: Dirs,
     cgroup: Cgroup,
     interception: Interception,
+    /// News of what volumes are made of.
+    changes: broadcast::Sender<changes::Change>,
     tasks: Tasks,
     workers: Workers,
     /// Pods on this node by namespace and name.
@@ -144,17 +148,19 @@ impl Dirs {
 impl Agent {
     /// Registers the node and begins to run its pods.
     pub async fn start(config: AgentConfig) -> Result<Arc<Self>, kube::Error> {
-        registration::register(&config.client, &config.node_name, config.net.plan().gateway()).await?;
+        registration::register(&config.client, &config.node_name, &config.net).await?;
+        let tasks = Tasks::default();
         let agent = Arc::new(Self {
-            client: config.client,
             net: config.net,
             node_name: config.node_name,
             images: config.images,
             events: config.events.named("kubelet"),
             dirs: Dirs { root: config.data_dir },
             cgroup: config.cgroup,
-            interception: Interception::default(),
-            tasks: Tasks::default(),
+            interception: config.interception,
+            changes: changes::start(&config.client, &tasks),
+            client: config.client,
+            tasks,
             workers: Workers::default(),
             shown: Mutex::default(),
         });
@@ -197,9 +203,14 @@ impl Agent {
         }
     }
 
-    /// By what means pods of the mesh are intercepted; `none` until there is one.
-    pub fn interception(&self) -> &'static str {
-        if self.interception.in_use() { "ebpf" } else { "none" }
+    /// Whether a pod of the mesh is intercepted.
+    pub fn intercepts(&self) -> bool {
+        self.interception.in_use()
+    }
+
+    /// Whether the pod is here.
+    pub fn runs(&self, namespace: &str, name: &str) -> bool {
+        self.shown().contains_key(&(namespace.to_owned(), name.to_owned()))
     }
 
     /// A container's log; the pod's first container's when none is named.

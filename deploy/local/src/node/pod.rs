@@ -13,6 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
 use super::Agent;
+use super::cgroup::CgroupError;
 use super::console::Consoles;
 use super::container::supervise;
 use super::context::Context;
@@ -22,7 +23,6 @@ use super::logs::ContainerLog;
 use super::publish;
 use super::status::{Board, Role, State};
 use super::volume::{self, VolumeError};
-use super::{cgroup::CgroupError, token};
 use crate::net::NetError;
 
 /// The longest pause between attempts to make a pod's surroundings.
@@ -148,7 +148,7 @@ async fn try_setup(
     }
     let net = agent.net.add_pod().await?;
     let facts = Facts {
-        pod_ip: net.ip().to_string(),
+        pod_ips: net.ips().iter().map(ToString::to_string).collect(),
         host_ip: agent.net.plan().gateway().to_string(),
         node_name: agent.node_name.clone(),
         kubernetes: agent.net.plan().kubernetes,
@@ -158,7 +158,7 @@ async fn try_setup(
     let intercepted = agent.interception.attach(pod, &net.netns, &cgroup).await?;
     let volumes = volume::prepare(&agent.client, pod, &facts, &agent.dirs.volumes(pod)).await?;
     board.send_modify(|board| {
-        board.pod_ip = Some(facts.pod_ip.clone());
+        board.pod_ips.clone_from(&facts.pod_ips);
         for container in &mut board.containers {
             if let State::Waiting { message, .. } = &mut container.state {
                 *message = None;
@@ -194,8 +194,11 @@ impl Group {
 
 /// From the first init container to the end of the last container.
 async fn live(ctx: &Arc<Context>, desired: &mut watch::Receiver<Desired>) {
-    let fresh =
-        tokio::spawn(token::keep_fresh(ctx.agent.client.clone(), Arc::clone(&ctx.pod), ctx.volumes.tokens.clone()));
+    let (of_pod, wanted) = (Arc::clone(ctx), desired.clone());
+    let fresh = tokio::spawn(async move {
+        let news = of_pod.agent.changes.subscribe();
+        volume::keep_fresh(of_pod.agent.client.clone(), &of_pod.volumes, &of_pod.facts, news, wanted).await;
+    });
     ctx.agent.plug(ctx);
     let mut sidecars: Vec<Group> = Vec::new();
     if init(ctx, &mut sidecars, desired).await {

@@ -10,7 +10,13 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{health, insecure};
 use crate::net::Netns;
+
+/// As the kubelet: what leads further is broken.
+const MAX_REDIRECTS: usize = 10;
 
 /// Until a container is ready for the first time it is looked at at least this often, so that a start is not slowed down by
 /// the probe's period (a documented difference from the kubelet).
@@ -22,6 +28,7 @@ pub enum Check {
     Http(HTTPGetAction, SocketAddr),
     Tcp(SocketAddr),
     Exec(Vec<String>),
+    Grpc(String, SocketAddr),
 }
 
 /// When it does it, and what counts.
@@ -38,11 +45,7 @@ pub struct Timing {
 pub enum ProbeError {
     #[error("{0} probe names port \"{1}\", which the container does not have")]
     Port(&'static str, String),
-    #[error("{0} probe: grpc probes are not supported by the local cluster; use httpGet, tcpSocket or exec")]
-    Grpc(&'static str),
-    #[error("{0} probe: scheme HTTPS is not supported by the local cluster; use HTTP or tcpSocket")]
-    Https(&'static str),
-    #[error("{0} probe has no action; give it httpGet, tcpSocket or exec")]
+    #[error("{0} probe has no action; give it httpGet, tcpSocket, grpc or exec")]
     Nothing(&'static str),
     #[error("{0} probe: host {1} is not an address; leave it out to probe the pod")]
     Host(&'static str, String),
@@ -75,16 +78,13 @@ pub fn parse(
         Ok(SocketAddr::new(ip, number))
     };
     let check = if let Some(http) = &probe.http_get {
-        if http.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) {
-            return Err(ProbeError::Https(kind));
-        }
         Check::Http(http.clone(), target(&http.port, http.host.as_ref())?)
     } else if let Some(tcp) = &probe.tcp_socket {
         Check::Tcp(target(&tcp.port, tcp.host.as_ref())?)
     } else if let Some(exec) = &probe.exec {
         Check::Exec(exec.command.clone().unwrap_or_default())
-    } else if probe.grpc.is_some() {
-        return Err(ProbeError::Grpc(kind));
+    } else if let Some(grpc) = &probe.grpc {
+        Check::Grpc(grpc.service.clone().unwrap_or_default(), target(&IntOrString::Int(grpc.port), None)?)
     } else {
         return Err(ProbeError::Nothing(kind));
     };
@@ -110,6 +110,10 @@ pub async fn ask(check: &Check, node: &Netns, timeout: Duration) -> Result<(), S
         match check {
             Check::Tcp(addr) => node.dial(*addr).await.map(drop).map_err(|e| format!("dial tcp {addr}: {e}")),
             Check::Http(action, addr) => get(action, *addr, node).await,
+            Check::Grpc(service, addr) => {
+                let stream = node.dial(*addr).await.map_err(|e| format!("dial tcp {addr}: {e}"))?;
+                health::check(stream, &addr.to_string(), service).await
+            }
             Check::Exec(_) => Err("exec probes run in the container".to_owned()),
         }
     };
@@ -117,31 +121,67 @@ pub async fn ask(check: &Check, node: &Netns, timeout: Duration) -> Result<(), S
 }
 
 async fn get(action: &HTTPGetAction, addr: SocketAddr, node: &Netns) -> Result<(), String> {
-    let stream = node.dial(addr).await.map_err(|e| format!("dial tcp {addr}: {e}"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     let path = action.path.as_deref().filter(|p| !p.is_empty()).unwrap_or("/");
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let mut path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    for _ in 0..=MAX_REDIRECTS {
+        let answer = get_once(action, addr, &path, node).await?;
+        let status = answer.status();
+        let next = answer.headers().get("location").and_then(|l| l.to_str().ok());
+        match next.filter(|_| status.is_redirection()).and_then(|next| same_server(next, addr)) {
+            Some(next) => path = next,
+            // A redirect to elsewhere counts as success, and is not followed.
+            None if status.is_success() || status.is_redirection() => return Ok(()),
+            None => return Err(format!("HTTP probe failed with statuscode: {}", status.as_u16())),
+        }
+    }
+    Err(format!("stopped after {MAX_REDIRECTS} redirects"))
+}
+
+/// The path a redirect leads to, if it is one of the server asked.
+fn same_server(location: &str, addr: SocketAddr) -> Option<String> {
+    let uri: hyper::Uri = location.parse().ok()?;
+    let host = uri.host().map(|h| h.trim_matches(['[', ']']).to_owned());
+    let path = uri.path_and_query().map(ToString::to_string).filter(|p| p.starts_with('/'))?;
+    (host.is_none_or(|h| h == addr.ip().to_string()) && uri.port_u16().is_none_or(|p| p == addr.port())).then_some(path)
+}
+
+async fn get_once(
+    action: &HTTPGetAction,
+    addr: SocketAddr,
+    path: &str,
+    node: &Netns,
+) -> Result<hyper::Response<hyper::body::Incoming>, String> {
+    let stream = node.dial(addr).await.map_err(|e| format!("dial tcp {addr}: {e}"))?;
+    let https = action.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https"));
     let headers = || action.http_headers.iter().flatten();
-    let mut request = Request::get(&path).header("user-agent", "kube-probe/1.36").header("accept", "*/*");
-    if !headers().any(|h| h.name.eq_ignore_ascii_case("host")) {
-        request = request.header("host", addr.to_string());
+    let mut request = Request::get(path);
+    for (name, value) in [("user-agent", "kube-probe/1.36"), ("accept", "*/*"), ("host", &addr.to_string())] {
+        if !headers().any(|h| h.name.eq_ignore_ascii_case(name)) {
+            request = request.header(name, value);
+        }
     }
     for header in headers() {
         request = request.header(&header.name, &header.value);
     }
     let request = request.header("connection", "close").body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    if https {
+        exchange(insecure::connect(stream, addr.ip()).await?, request).await
+    } else {
+        exchange(stream, request).await
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Empty<Bytes>>,
+) -> Result<hyper::Response<hyper::body::Incoming>, String> {
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|e| e.to_string())?;
     // Moves the bytes of the exchange; it ends with `sender` at the latest.
     let driver = tokio::spawn(connection);
-    let answer = sender.send_request(request).await;
+    let answer = sender.send_request(request).await.map_err(|e| e.to_string());
     driver.abort();
-    let status = answer.map_err(|e| e.to_string())?.status();
-    // Redirects count as success, and are not followed.
-    if status.is_success() || status.is_redirection() {
-        Ok(())
-    } else {
-        Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
-    }
+    answer
 }
 
 /// Answers of the same kind in a row.
@@ -191,7 +231,16 @@ mod tests {
         assert_eq!(check(json!("web")), Ok(Check::Tcp("10.244.0.9:8080".parse().unwrap())));
         assert_eq!(check(json!(15902)), Ok(Check::Tcp("10.244.0.9:15902".parse().unwrap())));
         assert_eq!(check(json!("none")).unwrap_err(), ProbeError::Port("readiness", "none".into()));
-        assert_eq!(parsed(json!({"grpc": {"port": 1}})).unwrap_err(), ProbeError::Grpc("readiness"));
+        let (grpc, _) = parsed(json!({"grpc": {"port": 1, "service": "s"}})).unwrap();
+        assert_eq!(grpc, Check::Grpc("s".into(), "10.244.0.9:1".parse().unwrap()));
+    }
+
+    #[test]
+    fn redirects_are_followed_on_the_same_server_only() {
+        let to = |location| same_server(location, "10.244.0.9:8080".parse().unwrap());
+        assert_eq!(to("/next?a=b").as_deref(), Some("/next?a=b"));
+        assert_eq!(to("http://10.244.0.9:8080/x").as_deref(), Some("/x"));
+        assert_eq!((to("http://example.com/"), to("http://10.244.0.9:1/"), to("")), (None, None, None));
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub struct Seen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Board {
     pub containers: Vec<Seen>,
-    pub pod_ip: Option<String>,
+    /// IPv4 first; none yet while the pod has no network.
+    pub pod_ips: Vec<String>,
     pub host_ip: String,
     pub started: Timestamp,
     /// No container will be started any more.
@@ -92,7 +93,8 @@ impl Board {
                 id: String::new(),
             }
         });
-        let mut board = Self { containers: containers.collect(), pod_ip: None, host_ip, started: now, over: false };
+        let mut board =
+            Self { containers: containers.collect(), pod_ips: Vec::new(), host_ip, started: now, over: false };
         if board.containers.iter().any(|c| c.role != Role::Main) {
             board.wait_for_init();
         }
@@ -152,7 +154,7 @@ impl Board {
         let gates_open =
             gates.into_iter().all(|g| before.iter().any(|c| c.type_ == g.condition_type && c.status == "True"));
         let own = [
-            ("PodReadyToStartContainers", self.pod_ip.is_some() && !self.over, None),
+            ("PodReadyToStartContainers", !self.pod_ips.is_empty() && !self.over, None),
             (
                 "Initialized",
                 initialized,
@@ -200,8 +202,9 @@ impl Board {
             conditions: Some(conditions),
             container_statuses: of(true),
             init_container_statuses: of(false),
-            pod_ip: self.pod_ip.clone(),
-            pod_ips: self.pod_ip.clone().map(|ip| vec![PodIP { ip }]),
+            pod_ip: self.pod_ips.first().cloned(),
+            pod_ips: Some(self.pod_ips.iter().cloned().map(|ip| PodIP { ip }).collect::<Vec<_>>())
+                .filter(|ips| !ips.is_empty()),
             host_ip: Some(self.host_ip.clone()),
             host_ips: Some(vec![HostIP { ip: self.host_ip.clone() }]),
             start_time: Some(Time(self.started)),
@@ -292,7 +295,7 @@ mod tests {
     fn a_pod_goes_from_pending_through_init_to_ready_and_its_end() {
         let mut board = Board::new(&pod(), "10.244.0.1".into(), now());
         assert_eq!((board.phase(), conditions(&board)), ("Pending", vec!["PodScheduled".into(), "custom".into()]));
-        board.pod_ip = Some("10.244.0.2".into());
+        board.pod_ips = vec!["10.244.0.2".into()];
         board.containers[0].state = ended(0);
         board.containers[1].state = State::Running { since: now(), pid: 1 };
         assert_eq!((board.phase(), board.initialized()), ("Pending", false));

@@ -1,7 +1,6 @@
 //! ServiceAccount tokens of projected volumes: requested from the API for this pod, renewed before they expire.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -9,13 +8,8 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 
-use super::volume::write_file;
-
-/// After a failed renewal.
-const RETRY: Duration = Duration::from_secs(10);
-
 /// A token as the manifest asks for it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenSource {
     /// Inside the volume.
     pub path: PathBuf,
@@ -26,17 +20,24 @@ pub struct TokenSource {
     pub mode: u32,
 }
 
-/// A token that has been written.
+/// A token in force.
 #[derive(Debug, Clone)]
 pub struct Token {
-    source: TokenSource,
-    volume: PathBuf,
-    renew_at: Timestamp,
+    pub source: TokenSource,
+    pub bytes: Vec<u8>,
+    pub renew_at: Timestamp,
+}
+
+impl Token {
+    /// Whether it is time for the next one.
+    pub fn is_due(&self) -> bool {
+        self.renew_at <= Timestamp::now()
+    }
 }
 
 impl TokenSource {
-    /// Requests a token bound to the pod and writes it into the volume.
-    pub async fn request(self, client: &Client, pod: &Pod, volume: &Path) -> Result<Token, kube::Error> {
+    /// Requests a token bound to the pod.
+    pub async fn request(self, client: &Client, pod: &Pod) -> Result<Token, kube::Error> {
         let account = pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()).unwrap_or("default");
         let api: Api<ServiceAccount> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
         let request = TokenRequest {
@@ -56,11 +57,9 @@ impl TokenSource {
         let now = Timestamp::now();
         let answer = api.create_token_request(account, &PostParams::default(), &request).await?;
         let status = answer.status.unwrap_or_default();
-        let path = volume.join(&self.path);
         let bytes = status.token.unwrap_or_default().into_bytes();
-        write_file(&path, &bytes, self.mode).map_err(|e| kube::Error::Service(e.into()))?;
         let expires = status.expiration_timestamp.map_or(now, |t| t.0);
-        Ok(Token { source: self, volume: volume.to_owned(), renew_at: renew_at(now, expires) })
+        Ok(Token { source: self, bytes, renew_at: renew_at(now, expires) })
     }
 }
 
@@ -68,23 +67,6 @@ impl TokenSource {
 fn renew_at(now: Timestamp, expires: Timestamp) -> Timestamp {
     let seconds = expires.duration_since(now).as_secs();
     now + jiff::SignedDuration::from_secs(seconds / 5 * 4)
-}
-
-/// Renews the tokens of a pod for as long as it is polled.
-pub async fn keep_fresh(client: Client, pod: std::sync::Arc<Pod>, mut tokens: Vec<Token>) {
-    loop {
-        tokens.sort_by_key(|token| token.renew_at);
-        let Some(next) = tokens.first_mut() else { return std::future::pending().await };
-        let wait = next.renew_at.duration_since(Timestamp::now());
-        tokio::time::sleep(Duration::try_from(wait).unwrap_or_default()).await;
-        match next.source.clone().request(&client, &pod, &next.volume).await {
-            Ok(token) => *next = token,
-            Err(error) => {
-                tracing::warn!(pod = pod.name_any(), %error, "a ServiceAccount token could not be renewed; trying again");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,73 +1,92 @@
-//! The service network: a connection to a ClusterIP is carried to one of the service's ready endpoints.
+//! The service network: a connection to a service's address becomes one to an endpoint, on the node it starts from or arrives at.
 //!
-//! For every service port that has ready endpoints there is a listener in the node's namespace. A service without ready
-//! endpoints has none, so the kernel refuses connections to it at once. The forwarder ends the client's connection and makes
-//! one of its own, so an endpoint sees the node's address as its client (a documented difference from kube-proxy; pods in the
-//! mesh never come this way, their proxies connect to endpoints).
+//! What is answered follows from Services and EndpointSlices ([`plan`]) and is written into each node's kernel ([`rules`]), as
+//! kube-proxy does. A service nobody serves is not in there, so its address is the node's own, where nobody listens: connections
+//! are refused at once.
 
-mod backends;
-mod forward;
+mod balancer;
+mod cut;
+mod nft;
+mod plan;
+mod rules;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::ResourceExt;
 use tokio::sync::watch;
 
 use crate::informer::Informer;
-use crate::net::NodeNet;
+use crate::net::{NetworkPlan, NodeNet};
 use crate::tasks::Tasks;
 
-pub use backends::{SERVICE_NAME, backends, is_ready};
-use forward::Forwarder;
+pub use balancer::{Balancer, start as balance};
+pub use cut::{CUT_FROM, cut, keep_cut, mend};
+pub use plan::{Balanced, Here, Protocol, SERVICE_NAME, cluster_ips, is_ready, plan};
 
-/// Keeps forwarders in step with Services and EndpointSlices until `tasks` stops.
-pub fn start(net: Arc<NodeNet>, services: &Informer<Service>, slices: &Informer<EndpointSlice>, tasks: &Tasks) {
-    let (services, slices) = (services.clone(), slices.clone());
-    let group = tasks.clone();
+/// After a refusal of the kernel.
+const RETRY: Duration = Duration::from_secs(1);
+/// The label that says where a node is.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Whether the kernel has what the service network needs.
+pub fn check() -> io::Result<()> {
+    rules::check(&NetworkPlan::default())
+}
+
+/// Keeps one node's kernel in step with Services, EndpointSlices and Nodes until `tasks` stops.
+pub fn start(
+    net: Arc<NodeNet>,
+    node: String,
+    services: &Informer<Service>,
+    slices: &Informer<EndpointSlice>,
+    nodes: &Informer<Node>,
+    tasks: &Tasks,
+) {
+    let (services, slices, nodes) = (services.clone(), slices.clone(), nodes.clone());
     tasks.spawn(async move {
-        let (mut services_changed, mut slices_changed) = (services.changes(), slices.changes());
-        let mut forwarders: BTreeMap<SocketAddr, Forwarder> = BTreeMap::new();
+        let mut changes = [services.changes(), slices.changes(), nodes.changes()];
+        let mut in_force: Option<Vec<Balanced>> = None;
         loop {
             // Marked seen before reading: a change that arrives meanwhile wakes the loop again.
-            services_changed.mark_unchanged();
-            slices_changed.mark_unchanged();
-            let wanted = backends(&services.store.state(), &slices.store.state());
-            apply(&net, &group, &mut forwarders, wanted);
-            if !either(&mut services_changed, &mut slices_changed).await {
+            changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
+            let wanted = plan(&services.store.state(), &slices.store.state(), &here(&net, &node, &nodes.store.state()));
+            if in_force.as_ref() != Some(&wanted) {
+                let (of_node, rules) = (Arc::clone(&net), wanted.clone());
+                let written =
+                    tokio::task::spawn_blocking(move || rules::enforce(&rules, of_node.plan(), of_node.netns()));
+                match written.await.map_err(io::Error::other).and_then(|written| written) {
+                    Ok(()) => in_force = Some(wanted),
+                    Err(error) => {
+                        tracing::warn!(node, %error, "the service network stays as it was; trying again");
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                }
+            }
+            if !any(&mut changes).await {
                 return;
             }
         }
     });
 }
 
-fn apply(
-    net: &Arc<NodeNet>,
-    tasks: &Tasks,
-    forwarders: &mut BTreeMap<SocketAddr, Forwarder>,
-    wanted: BTreeMap<SocketAddr, Vec<SocketAddr>>,
-) {
-    forwarders.retain(|addr, _| wanted.contains_key(addr));
-    for (addr, endpoints) in wanted {
-        if let Some(forwarder) = forwarders.get(&addr) {
-            forwarder.set(endpoints);
-            continue;
-        }
-        match Forwarder::start(Arc::clone(net), addr, endpoints, tasks) {
-            Ok(forwarder) => {
-                forwarders.insert(addr, forwarder);
-            }
-            Err(error) => tracing::warn!(service = %addr, %error, "cannot listen for a service; it stays unreachable"),
-        }
+fn here(net: &NodeNet, name: &str, nodes: &[Arc<Node>]) -> Here {
+    let node = nodes.iter().find(|node| node.name_any() == name);
+    let given = node.into_iter().filter_map(|n| n.status.as_ref()).flat_map(|s| s.addresses.iter().flatten());
+    let outer = given.filter(|a| a.type_ == "ExternalIP").filter_map(|a| a.address.parse().ok());
+    Here {
+        node: name.to_owned(),
+        zone: node.and_then(|n| n.labels().get(ZONE).cloned()),
+        addresses: net.addresses().into_iter().chain(outer).collect(),
     }
 }
 
-/// Waits for a change of either; false when both sources have ended.
-pub(crate) async fn either(a: &mut watch::Receiver<u64>, b: &mut watch::Receiver<u64>) -> bool {
-    tokio::select! {
-        changed = a.changed() => changed.is_ok(),
-        changed = b.changed() => changed.is_ok(),
-    }
+/// Waits for a change of any; false when the sources have ended.
+pub(crate) async fn any(changes: &mut [watch::Receiver<u64>]) -> bool {
+    let each = changes.iter_mut().map(|changed| Box::pin(changed.changed()));
+    futures::future::select_all(each).await.0.is_ok()
 }

@@ -19,12 +19,39 @@ const MANAGED_BY: (&str, &str) = ("endpointslice.kubernetes.io/managed-by", "end
 /// Marks the slices of services without a ClusterIP.
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
+/// The most endpoints in one slice.
+const SLICE_LIMIT: usize = 100;
+
 /// The ports and endpoints of one slice. A named target port may have different numbers in different pods; each
 /// combination of numbers needs a slice of its own.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Content {
+    family: Family,
     ports: Option<Vec<EndpointPort>>,
     endpoints: Option<Vec<Endpoint>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Family {
+    #[default]
+    IPv4,
+    IPv6,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::IPv4 => "IPv4",
+            Self::IPv6 => "IPv6",
+        }
+    }
+
+    /// Those of a service; pods' addresses of others are none of its endpoints.
+    fn of(spec: &ServiceSpec) -> Vec<Self> {
+        let named = spec.ip_families.iter().flatten();
+        let families: Vec<_> = named.map(|f| if f == "IPv6" { Self::IPv6 } else { Self::IPv4 }).collect();
+        if families.is_empty() { vec![Self::IPv4] } else { families }
+    }
 }
 
 pub(super) async fn reconcile(service: Arc<Service>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
@@ -42,19 +69,28 @@ pub(super) async fn reconcile(service: Arc<Service>, ctx: Arc<Context>) -> Resul
     let api: Api<EndpointSlice> = Api::namespaced(ctx.client.clone(), &namespace);
     let query = format!("{SERVICE_NAME}={},{}={}", service.name_any(), MANAGED_BY.0, MANAGED_BY.1);
     let existing = api.list(&ListParams::default().labels(&query)).await?.items;
-    let mut wanted = contents(&service.name_any(), spec, &pods);
+    let mut wanted = contents(&service.name_any(), spec, &pods, &|node| ctx.zone_of(node));
     let labels = labels(&service, spec);
 
     // A slice keeps its ports for life as far as possible, so that watchers see endpoints change, not slices come and go.
     let mut left = Vec::new();
     for slice in existing {
-        match wanted.iter().position(|content| content.ports == slice.ports) {
+        let same = |content: &Content| content.ports == slice.ports && content.family.name() == slice.address_type;
+        // Of several it is the one that has most in common, so that few endpoints move.
+        let shared = |content: &Content| {
+            let known = slice.endpoints.iter().flatten();
+            let has = |e: &&Endpoint| content.endpoints.iter().flatten().any(|other| other.addresses == e.addresses);
+            known.filter(has).count()
+        };
+        let best = (0..wanted.len()).filter(|at| same(&wanted[*at])).max_by_key(|at| shared(&wanted[*at]));
+        match best {
             Some(at) => update(&api, slice, wanted.remove(at), &labels).await?,
             None => left.push(slice),
         }
     }
     for content in wanted {
-        match left.pop() {
+        let place = left.iter().position(|slice| slice.address_type == content.family.name());
+        match place.map(|at| left.swap_remove(at)) {
             Some(slice) => update(&api, slice, content, &labels).await?,
             None => {
                 let metadata = ObjectMeta {
@@ -66,7 +102,7 @@ pub(super) async fn reconcile(service: Arc<Service>, ctx: Arc<Context>) -> Resul
                 };
                 let slice = EndpointSlice {
                     metadata,
-                    address_type: "IPv4".to_owned(),
+                    address_type: content.family.name().to_owned(),
                     ports: content.ports,
                     endpoints: content.endpoints,
                 };
@@ -107,26 +143,46 @@ fn in_known_order(known: &[Endpoint], wanted: Option<Vec<Endpoint>>) -> Option<V
     Some(wanted)
 }
 
-/// What the service's slices should hold. A service nobody serves has one slice with nothing in it.
-fn contents(service_name: &str, spec: &ServiceSpec, pods: &[Pod]) -> Vec<Content> {
+/// What the service's slices should hold. A service nobody serves has one slice of each family with nothing in it.
+fn contents(
+    service_name: &str,
+    spec: &ServiceSpec,
+    pods: &[Pod],
+    zone_of: &dyn Fn(&str) -> Option<String>,
+) -> Vec<Content> {
     let mut slices: Vec<Content> = Vec::new();
-    for pod in pods.iter().filter(|pod| !is_finished(pod)) {
-        let Some(endpoint) = endpoint(service_name, spec, pod) else { continue };
-        let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve(port, pod)).collect();
-        let ports = Some(ports);
-        match slices.iter_mut().find(|slice| slice.ports == ports) {
-            Some(slice) => slice.endpoints.get_or_insert_default().push(endpoint),
-            None => slices.push(Content { ports, endpoints: Some(vec![endpoint]) }),
+    for family in Family::of(spec) {
+        let before = slices.len();
+        for pod in pods.iter().filter(|pod| !is_finished(pod)) {
+            let Some(mut endpoint) = endpoint(service_name, spec, pod, family) else { continue };
+            endpoint.zone = endpoint.node_name.as_deref().and_then(zone_of);
+            let ports: Vec<_> = spec.ports.iter().flatten().filter_map(|port| resolve(port, pod)).collect();
+            let ports = Some(ports);
+            let room = |slice: &&mut Content| {
+                let full = slice.endpoints.as_ref().is_some_and(|e| e.len() >= SLICE_LIMIT);
+                slice.family == family && slice.ports == ports && !full
+            };
+            match slices.iter_mut().find(room) {
+                Some(slice) => slice.endpoints.get_or_insert_default().push(endpoint),
+                None => slices.push(Content { family, ports, endpoints: Some(vec![endpoint]) }),
+            }
         }
-    }
-    if slices.is_empty() {
-        slices.push(Content::default());
+        if slices.len() == before {
+            slices.push(Content { family, ..Content::default() });
+        }
     }
     slices
 }
 
-fn endpoint(service_name: &str, spec: &ServiceSpec, pod: &Pod) -> Option<Endpoint> {
-    let ip = pod.status.as_ref()?.pod_ip.clone().filter(|ip| !ip.is_empty())?;
+/// The pod's address of a family.
+fn address(pod: &Pod, family: Family) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let listed = status.pod_ips.iter().flatten().map(|ip| &ip.ip).chain(&status.pod_ip);
+    listed.into_iter().find(|ip| !ip.is_empty() && ip.contains(':') == (family == Family::IPv6)).cloned()
+}
+
+fn endpoint(service_name: &str, spec: &ServiceSpec, pod: &Pod, family: Family) -> Option<Endpoint> {
+    let ip = address(pod, family)?;
     let pod_spec = pod.spec.as_ref()?;
     let terminating = pod.metadata.deletion_timestamp.is_some();
     let serving = is_ready(pod);
@@ -211,7 +267,7 @@ mod tests {
     #[test]
     fn the_conditions_follow_the_pods_life() {
         let of = |pod: Pod| {
-            let slices = contents("web", &spec(json!(14001)), &[pod]);
+            let slices = contents("web", &spec(json!(14001)), &[pod], &|_| None);
             let c = slices[0].endpoints.as_ref().unwrap()[0].conditions.clone().unwrap();
             (c.ready.unwrap(), c.serving.unwrap(), c.terminating.unwrap())
         };
@@ -229,7 +285,7 @@ mod tests {
             pod("b", "10.244.0.3", true, 9090),
             pod("c", "10.244.0.4", true, 8080),
         ];
-        let slices = contents("web", &spec(json!("web")), &pods);
+        let slices = contents("web", &spec(json!("web")), &pods, &|_| None);
         let shown: Vec<_> = slices
             .iter()
             .map(|s| (s.ports.as_ref().unwrap()[0].port.unwrap(), s.endpoints.as_ref().unwrap().len()))
@@ -241,12 +297,30 @@ mod tests {
     fn without_pods_that_have_an_address_the_slice_is_empty() {
         let mut starting = pod("a", "", false, 80);
         starting.status.as_mut().unwrap().pod_ip = None;
-        assert_eq!(contents("web", &spec(json!(80)), &[starting]), [Content::default()]);
+        assert_eq!(contents("web", &spec(json!(80)), &[starting], &|_| None), [Content::default()]);
+    }
+
+    #[test]
+    fn each_family_has_slices_of_its_own_and_none_is_too_long() {
+        let mut spec = spec(json!(80));
+        spec.ip_families = Some(vec!["IPv4".into(), "IPv6".into()]);
+        let with_both = |n: usize| {
+            let mut pod = pod(&n.to_string(), &format!("10.244.0.{n}"), true, 80);
+            let ips = json!([{"ip": format!("10.244.0.{n}")}, {"ip": format!("fd00:10:244::{n:x}")}]);
+            pod.status.as_mut().unwrap().pod_ips = serde_json::from_value(ips).unwrap();
+            pod
+        };
+        let pods: Vec<_> = (0..150).map(with_both).collect();
+        let slices = contents("web", &spec, &pods, &|node| Some(format!("zone of {node}")));
+        let shown: Vec<_> = slices.iter().map(|s| (s.family, s.endpoints.as_ref().unwrap().len())).collect();
+        assert_eq!(shown, [(Family::IPv4, 100), (Family::IPv4, 50), (Family::IPv6, 100), (Family::IPv6, 50)]);
+        let first = &slices[2].endpoints.as_ref().unwrap()[1];
+        assert_eq!((first.addresses[0].as_str(), first.zone.as_deref()), ("fd00:10:244::1", Some("zone of local")));
     }
 
     #[test]
     fn endpoints_keep_their_place() {
-        let slice = |pods: &[Pod]| contents("web", &spec(json!(80)), pods).remove(0).endpoints;
+        let slice = |pods: &[Pod]| contents("web", &spec(json!(80)), pods, &|_| None).remove(0).endpoints;
         let (a, b) = (pod("a", "10.244.0.2", true, 80), pod("b", "10.244.0.3", true, 80));
         let known = slice(&[a.clone(), b.clone()]).unwrap();
         assert_eq!(in_known_order(&known, slice(&[b, a])).unwrap(), known);

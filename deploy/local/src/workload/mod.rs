@@ -1,13 +1,16 @@
-//! The controllers a mesh's workloads need: Deployments, ReplicaSets, StatefulSets, EndpointSlices, and a scheduler for one node.
+//! The controllers a mesh's workloads need: Deployments, ReplicaSets, StatefulSets, DaemonSets, Jobs, EndpointSlices, and a scheduler.
 //!
 //! Each is driven by watches and reconciles one object at a time. A reconcile reads the objects it decides on from the API
 //! itself, not from a cache: the API is in the same process, and a decision on stale data would make pods twice.
 
+mod daemonset;
 mod deployment;
 mod endpoints;
+mod history;
 mod job;
 mod job_plan;
 mod owned;
+mod placement;
 mod pods;
 mod progress;
 mod replicaset;
@@ -23,9 +26,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::controller::{self, Action, Controller};
 use kube::runtime::reflector::ObjectRef;
@@ -36,6 +39,8 @@ use serde::de::DeserializeOwned;
 pub(crate) use pods::is_ready;
 
 use crate::event::Recorder;
+use crate::informer::Informer;
+use crate::service::ZONE;
 use crate::tasks::Tasks;
 
 /// How long after a failed reconcile the next attempt follows, if no change comes first.
@@ -55,12 +60,21 @@ pub enum ReconcileError {
 pub(crate) struct Context {
     pub client: Client,
     pub events: Recorder,
+    pub nodes: Informer<Node>,
+}
+
+impl Context {
+    /// The zone a node is in.
+    pub fn zone_of(&self, node: &str) -> Option<String> {
+        let node = self.nodes.store.get(&ObjectRef::new(node))?;
+        node.labels().get(ZONE).cloned()
+    }
 }
 
 /// Starts all workload controllers; they end with `tasks`.
-pub fn start(client: &Client, events: &Recorder, node_name: &str, tasks: &Tasks) {
+pub fn start(client: &Client, events: &Recorder, nodes: &Informer<Node>, tasks: &Tasks) {
     let any = watcher::Config::default;
-    let context = Arc::new(Context { client: client.clone(), events: events.clone() });
+    let context = Arc::new(Context { client: client.clone(), events: events.clone(), nodes: nodes.clone() });
     let pods = || Api::<Pod>::all(client.clone());
     let sets = || Api::<ReplicaSet>::all(client.clone());
 
@@ -71,6 +85,11 @@ pub fn start(client: &Client, events: &Recorder, node_name: &str, tasks: &Tasks)
     let controller = Controller::new(Api::<StatefulSet>::all(client.clone()), any()).owns(pods(), any());
     run(controller, statefulset::reconcile, &context, tasks);
 
+    let controller = Controller::new(Api::<DaemonSet>::all(client.clone()), any());
+    let daemons = controller.store();
+    let all = move |_: Node| daemons.state().iter().map(|set| ObjectRef::from_obj(set.as_ref())).collect::<Vec<_>>();
+    let controller = controller.owns(pods(), any()).watches(Api::<Node>::all(client.clone()), any(), all);
+    run(controller, daemonset::reconcile, &context, tasks);
     let controller = Controller::new(Api::<Job>::all(client.clone()), any()).owns(pods(), any());
     run(controller, job::reconcile, &context, tasks);
 
@@ -84,7 +103,7 @@ pub fn start(client: &Client, events: &Recorder, node_name: &str, tasks: &Tasks)
         });
     run(controller, endpoints::reconcile, &context, tasks);
 
-    scheduler::start(client, node_name, tasks);
+    scheduler::start(client, nodes, tasks);
 }
 
 fn run<K, F, R>(controller: Controller<K>, reconcile: R, context: &Arc<Context>, tasks: &Tasks)

@@ -12,12 +12,10 @@ use kube::runtime::controller::Action;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
+use super::history::{self, REVISION};
 use super::owned::is_controlled_by;
-use super::pods::{from_template, is_ready};
-use super::revision::template_hash;
+use super::pods::{from_template, is_finished, is_ready};
 use super::{Context, ReconcileError};
-
-const REVISION: &str = "controller-revision-hash";
 
 pub(super) async fn reconcile(set: Arc<StatefulSet>, ctx: Arc<Context>) -> Result<Action, ReconcileError> {
     let spec = &set.spec;
@@ -27,17 +25,23 @@ pub(super) async fn reconcile(set: Arc<StatefulSet>, ctx: Arc<Context>) -> Resul
         return Ok(Action::await_change());
     }
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &set.namespace().unwrap_or_default());
-    let revision = format!("{}-{}", set.name_any(), template_hash(&spec.template));
+    if set.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    // Pods carry the name of the revision.
+    let label = |hash: &str| format!("{}-{hash}", set.name_any());
+    let version = history::record(&ctx.client, set.as_ref(), &spec.template, label).await?;
+    let revision = version.label.clone();
     let mut pods: BTreeMap<i32, Pod> = BTreeMap::new();
     for pod in api.list(&ListParams::default()).await?.items {
         if let Some(ordinal) = ordinal(&set, &pod).filter(|_| is_controlled_by(&pod, set.as_ref())) {
             pods.insert(ordinal, pod);
         }
     }
-    if set.metadata.deletion_timestamp.is_none() {
-        step(&set, spec, &api, &revision, &mut pods).await?;
-    }
+    step(&set, spec, &api, &revision, &mut pods).await?;
     publish(&set, &ctx, &revision, &pods).await?;
+    let in_use = |label: &str| pods.values().any(|pod| pod.labels().get(REVISION).is_some_and(|l| l == label));
+    version.forget_old(&ctx.client, spec.revision_history_limit, in_use).await?;
     Ok(Action::await_change())
 }
 
@@ -54,6 +58,11 @@ async fn step(
     let wanted = first..first + spec.replicas.unwrap_or(1);
     for ordinal in wanted.clone() {
         if let Some(pod) = pods.get(&ordinal) {
+            if is_finished(pod) && pod.metadata.deletion_timestamp.is_none() {
+                // It is made anew when it is gone.
+                api.delete(&pod.name_any(), &DeleteParams::default()).await?;
+                return Ok(());
+            }
             let leaving = pod.metadata.deletion_timestamp.is_some();
             if !parallel && (leaving || !is_ready(pod)) && is_current(pod, revision) {
                 return Ok(());

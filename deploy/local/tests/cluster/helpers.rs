@@ -33,7 +33,19 @@ pub async fn cluster() -> Option<TestCluster> {
 }
 
 pub async fn up(dir: &std::path::Path) -> Option<LocalCluster> {
-    let config = LocalConfig { data_dir: dir.to_owned(), api_port: None, executable: std::env::current_exe().unwrap() };
+    up_with(dir, 1).await
+}
+
+/// A fresh cluster with several nodes.
+pub async fn nodes(count: u8) -> Option<TestCluster> {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = up_with(dir.path(), count).await?;
+    Some(TestCluster { cluster, dir })
+}
+
+async fn up_with(dir: &std::path::Path, nodes: u8) -> Option<LocalCluster> {
+    let executable = std::env::current_exe().unwrap();
+    let config = LocalConfig { data_dir: dir.to_owned(), api_port: None, executable, nodes };
     match LocalCluster::up(config).await {
         Ok(cluster) => Some(cluster),
         Err(fsm_local::UpError::Unfit(missing)) => {

@@ -5,6 +5,7 @@
 mod crash;
 mod helpers;
 mod mesh;
+mod nodes;
 mod pods;
 mod refusals;
 mod server;

@@ -1,7 +1,7 @@
 //! Pods: started with what their manifest says, restarted, probed, ended, and nothing left.
 
 use k8s_openapi::api::core::v1::{ConfigMap, Event, Pod, Secret};
-use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -194,6 +194,30 @@ async fn a_deleted_pod_leaves_nothing() {
     assert_eq!(processes_of(&uid), Vec::<u32>::new());
     assert!(!c.dir.path().join("pods").join(&uid).exists());
     assert_eq!(std::fs::read_dir(c.dir.path().join("logs")).unwrap().count(), 0);
+    c.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_follow_the_objects_they_come_from() {
+    let Some(c) = cluster().await else { return };
+    c.create::<ConfigMap>(json!({"metadata": {"name": "settings"}, "data": {"mode": "old", "gone": "x"}})).await;
+    let script = "until [ \"$(cat /etc/settings/mode) $(cat /etc/podinfo/tier)\" = 'new gold' ]; do sleep 0.05; done; \
+        ls /etc/settings; cat /etc/one; readlink /etc/settings/mode";
+    let mut pod = shell("reader", script);
+    pod["spec"]["restartPolicy"] = json!("Never");
+    let tier = json!({"path": "tier", "fieldRef": {"fieldPath": "metadata.labels['tier']"}});
+    pod["spec"]["volumes"] = json!([{"name": "settings", "configMap": {"name": "settings"}}, {"name": "info", "downwardAPI": {"items": [tier]}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "settings", "mountPath": "/etc/settings"},
+        {"name": "settings", "mountPath": "/etc/one", "subPath": "mode"}, {"name": "info", "mountPath": "/etc/podinfo"}]);
+    c.create::<Pod>(pod).await;
+    c.ready("reader").await;
+    let patch = json!({"data": {"mode": "new", "gone": null, "more": "y"}});
+    c.api::<ConfigMap>().patch("settings", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    let patch = json!({"metadata": {"labels": {"tier": "gold"}}});
+    c.api::<Pod>().patch("reader", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    c.until::<Pod>("reader", |pod| status(pod)["phase"] == "Succeeded").await;
+    // A file mounted by itself stays as it was, as Kubernetes has it.
+    assert_eq!(c.log("reader").await, "mode\nmore\nold..data/mode\n");
     c.cluster.shutdown().await;
 }
 

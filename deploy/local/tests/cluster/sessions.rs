@@ -92,8 +92,11 @@ async fn a_terminal_has_the_clients_size_and_its_keys() {
     let Some(c) = cluster().await else { return };
     c.create::<Pod>(shell("shell", "exec sleep 1000")).await;
     c.ready("shell").await;
-    let mut run =
-        exec(&c, "stty size; tty; read a; stty size; trap 'echo interrupted; exit 5' INT; echo go; sleep 1000", true);
+    let mut run = exec(
+        &c,
+        "stty size; tty; read a; stty size; trap 'echo interrupted; exit 5' INT; echo go; while :; do sleep 0.05; done",
+        true,
+    );
     let first = run.until("/dev/pts/").await;
     assert!(first.starts_with("17 91\r\n"), "{first:?}");
     run.size.send_replace(Some(TerminalSize { width: 120, height: 40 }));
