@@ -117,7 +117,7 @@ impl Context {
             netns: self.net.netns.clone(),
             cgroup: self.cgroup_of(&container.name),
             streams: if container.tty == Some(true) {
-                Streams::Terminal
+                Streams::Terminal(None)
             } else {
                 Streams::Pipes { stdin: container.stdin == Some(true) }
             },
@@ -133,7 +133,7 @@ impl Context {
         spec.argv = argv;
         spec.streams = streams;
         spec.root = Root::Of { pid };
-        if streams == Streams::Terminal {
+        if matches!(streams, Streams::Terminal(_)) {
             spec.env.entry("TERM".to_owned()).or_insert_with(|| "xterm".to_owned());
         }
         launch(spec).await.map_err(|e| e.to_string())

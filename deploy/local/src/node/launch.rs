@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::cgroup::{Cgroup, CgroupError};
 use super::rootfs::{self, RootError, RootSpec};
 use super::terminal;
+use crate::api::TerminalSize;
 use crate::net::Netns;
 
 /// In which file system a process starts.
@@ -56,8 +57,8 @@ pub enum Streams {
     None,
     /// Pipes; the input only if it is wanted.
     Pipes { stdin: bool },
-    /// All three are a terminal.
-    Terminal,
+    /// All three are a terminal, of this size from the first moment if the client has told it.
+    Terminal(Option<TerminalSize>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -194,8 +195,11 @@ fn start(spec: &Launch) -> Result<(Child, Ends), LaunchError> {
     let mut command = Command::new(&program);
     command.arg0(&name).args(spec.argv.iter().skip(1)).env_clear().envs(&spec.env).current_dir(&cwd);
     let terminal = match spec.streams {
-        Streams::Terminal => {
+        Streams::Terminal(size) => {
             let (ours, theirs) = terminal::open(spec.user).map_err(|e| LaunchError::Thread("open a terminal", e))?;
+            if let Some(TerminalSize { width, height }) = size {
+                terminal::resize(ours.as_fd(), width, height).map_err(|e| LaunchError::Thread("size a terminal", e))?;
+            }
             let copy = || theirs.try_clone().map_err(|e| LaunchError::Thread("open a terminal", e));
             command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
             Some(ours)

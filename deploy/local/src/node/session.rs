@@ -52,7 +52,8 @@ async fn exec(
     request: SessionRequest,
     session: Session,
 ) -> Result<(), SessionError> {
-    let streams = if request.tty { Streams::Terminal } else { Streams::Pipes { stdin: request.stdin } };
+    let streams =
+        if request.tty { Streams::Terminal(*session.size.borrow()) } else { Streams::Pipes { stdin: request.stdin } };
     let mut process = ctx.exec(&request.container, argv, streams).await.map_err(SessionError::Refused)?;
     // The pod may end while a client holds on to a process of it.
     drop(ctx);
