@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn near_endpoints_are_preferred_when_asked_for() {
         let close = service(json!({"trafficDistribution": "PreferClose"}));
-        assert_eq!(shown(&[close.clone()], &two()), ["Tcp 10.96.0.7:80 -> 10.244.0.3:14001"]);
+        assert_eq!(shown(std::slice::from_ref(&close), &two()), ["Tcp 10.96.0.7:80 -> 10.244.0.3:14001"]);
         assert_eq!(shown(&[close], &two()[1..]), ["Tcp 10.96.0.7:80 -> 10.244.4.2:14001"]);
     }
 

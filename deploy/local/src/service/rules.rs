@@ -166,11 +166,11 @@ mod tests {
             return;
         }
         let service = |n: u16| Balanced {
-            protocol: if n % 2 == 0 { Protocol::Tcp } else { Protocol::Udp },
+            protocol: if n.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp },
             addresses: vec![SocketAddr::new(IpAddr::from([10, 96, (n >> 8) as u8, n as u8]), 80)],
             endpoints: (1..4).map(|host| SocketAddr::new(IpAddr::from([10, 244, n as u8, host]), 8080)).collect(),
-            hide_outsiders: n % 3 == 0,
-            sticky: n % 5 == 0,
+            hide_outsiders: n.is_multiple_of(3),
+            sticky: n.is_multiple_of(5),
         };
         let plan: Vec<_> = (0..1000).map(service).collect();
         let netns = Netns::create().unwrap();
