@@ -1,8 +1,9 @@
 //! The bookstore, running in a mesh on a one-machine cluster: what the story acts on and looks at.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use fsm_local::{LocalCluster, LocalConfig};
@@ -49,6 +50,7 @@ const WORKLOADS: &[(&str, &str)] = &[
 const BUYER_TARGETS: &[&str] = &["bookbuyer-access-bookstore-v1", "bookbuyer-access-bookstore-v2"];
 
 /// How long a change may take to reach every proxy before the story calls it failed.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -303,11 +305,18 @@ fn empty(dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
+/// Removes a folder with all that is in it. What was just ended may still write its last files there, so that is tried for a while.
 fn remove(dir: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", dir.display()))
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
+    loop {
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", dir.display()));
+            }
+            _ => return Ok(()),
         }
-        _ => Ok(()),
     }
 }

@@ -67,7 +67,11 @@ pub(super) async fn keep(
 
 /// Replaces the file as a whole: at every moment there is the old one or the new one.
 pub fn store(directory: &Path, snapshot: &Snapshot) -> io::Result<()> {
-    std::fs::create_dir_all(directory)?;
+    // Only the folder itself: what it lies in is the pod's, and if that is gone, so is the need for the file.
+    match std::fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
     let temporary = directory.join(format!("{FILE_NAME}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(&cache::encode(snapshot.set()))?;
