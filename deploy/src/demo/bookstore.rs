@@ -49,8 +49,9 @@ const WORKLOADS: &[(&str, &str)] = &[
 /// The TrafficTargets of the buyer, in namespace bookstore.
 const BUYER_TARGETS: &[&str] = &["bookbuyer-access-bookstore-v1", "bookbuyer-access-bookstore-v2"];
 
-/// How long a change may take to reach every proxy before the story calls it failed.
+/// How long what was ended may still write its last files.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a change may take to reach every proxy before the story calls it failed.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
