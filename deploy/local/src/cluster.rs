@@ -29,7 +29,7 @@ use crate::node::{Agent, AgentConfig, AskError, Cgroup, CgroupError, Images, Int
 use crate::preflight::{self, Unfit};
 use crate::service::Balancer;
 use crate::tasks::Tasks;
-use crate::{dns, service, workload};
+use crate::{dns, home, service, workload};
 
 /// How long pods get to end when the cluster goes down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -104,13 +104,11 @@ impl LocalCluster {
         }
         let mut home = Home::take(&config.data_dir)?;
         home.clean().await?;
+        home::sweep().await;
         let scratch = home.dir().join("scratch");
         fs::create_dir_all(&scratch).map_err(|source| UpError::File { what: "make", path: scratch.clone(), source })?;
         preflight::check(&scratch)?;
-        let cgroup = home.cgroup()?;
-        // Only to see that it can be made; pods make theirs, and this one with it.
-        cgroup.create()?;
-        cgroup.remove().await?;
+        let cgroup = home.hold_cgroup()?;
         let images = images(&config, home.dir())?;
 
         service::check().map_err(UpError::ServiceNetwork)?;
@@ -215,10 +213,6 @@ impl Drop for LocalCluster {
     fn drop(&mut self) {
         self.tasks.cancel();
         self.agents.0.iter().for_each(|agent| agent.abandon());
-        // Whoever is still there after an orderly shutdown is there by mistake; without one, all are.
-        if let Ok(cgroup) = self.home.cgroup() {
-            cgroup.remove_now();
-        }
     }
 }
 

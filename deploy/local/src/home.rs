@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::node::{Cgroup, CgroupError};
+use crate::node::{Cgroup, CgroupError, unmount_below};
 
 /// How long a cluster may take to go down in order before it is killed.
 const DOWN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,6 +44,7 @@ pub struct Home {
     dir: PathBuf,
     lock: File,
     id: String,
+    cgroup_lock: Option<File>,
 }
 
 impl Home {
@@ -62,7 +63,7 @@ impl Home {
             Err(TryLockError::Error(source)) => return Err(access("lock it")(source)),
         }
         let id = cluster_id(&dir).map_err(access("read or make the cluster's id in it"))?;
-        Ok(Self { dir, lock, id })
+        Ok(Self { dir, lock, id, cgroup_lock: None })
     }
 
     pub fn dir(&self) -> &Path {
@@ -76,12 +77,21 @@ impl Home {
 
     /// The cgroup of all the cluster's processes.
     pub fn cgroup(&self) -> Result<Cgroup, CgroupError> {
-        Cgroup::at_root(&format!("fsm-local-{}", self.id))
+        Cgroup::of_cluster(&self.id)
+    }
+
+    /// Makes the cluster's cgroup and shows that it has an owner, for as long as this lives.
+    pub fn hold_cgroup(&mut self) -> Result<Cgroup, CgroupError> {
+        let cgroup = self.cgroup()?;
+        self.cgroup_lock = Some(cgroup.hold()?);
+        Ok(cgroup)
     }
 
     /// Ends what is left of an earlier cluster that was killed, and removes what only it could use.
     pub async fn clean(&self) -> Result<(), HomeError> {
         self.cgroup()?.remove().await?;
+        let access = |source| HomeError::Access { path: self.dir.join("pods"), what: "unmount what is in it", source };
+        unmount_below(&self.dir).map_err(access)?;
         for name in ["pods", "logs", "scratch", "images"] {
             match fs::remove_dir_all(self.dir.join(name)) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
@@ -98,6 +108,34 @@ impl Home {
         let text = serde_json::to_vec(running).unwrap_or_default();
         let written = self.lock.set_len(0).and_then(|()| self.lock.rewind()).and_then(|()| self.lock.write_all(&text));
         written.map_err(|source| HomeError::Access { path: self.dir.clone(), what: "write its lock", source })
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // Whoever is still in there after an orderly end is there by mistake; without one, all are.
+        if self.cgroup_lock.is_some()
+            && let Ok(cgroup) = self.cgroup()
+        {
+            cgroup.remove_now();
+        }
+    }
+}
+
+/// Ends what is left of clusters that were killed, wherever their directories are or were.
+pub async fn sweep() {
+    let orphans = match Cgroup::orphans() {
+        Ok(orphans) => orphans,
+        Err(error) => {
+            tracing::debug!(%error, "what killed clusters left was not looked for");
+            return;
+        }
+    };
+    for (id, cgroup, _lock) in orphans {
+        match cgroup.remove().await {
+            Ok(()) => tracing::info!(cluster = id, "cleaned up after a cluster that was killed"),
+            Err(error) => tracing::warn!(cluster = id, %error, "what a killed cluster left stays"),
+        }
     }
 }
 
@@ -138,6 +176,7 @@ pub async fn down(dir: &Path) -> Result<bool, HomeError> {
         }
     }
     Home::take(dir)?.clean().await?;
+    sweep().await;
     Ok(found.is_some())
 }
 

@@ -25,7 +25,7 @@ pub fn check(scratch: &Path) -> Result<(), Unfit> {
     if !Path::new("/proc/self/ns/net").exists() {
         return Err(Unfit::NoNetns);
     }
-    Cgroup::at_root("fsm-local")?;
+    Cgroup::of_cluster("check")?;
     Ok(can_build_roots(scratch)?)
 }
 

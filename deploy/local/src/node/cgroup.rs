@@ -1,7 +1,8 @@
 //! cgroup v2 directories: who belongs to which pod and container, and the sure way to end them all.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use std::time::Duration;
 const REAP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a dying cgroup is looked at.
 const REAP_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How the names of clusters' cgroups begin; their ids follow.
+const CLUSTER: &str = "fsm-local.";
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -33,11 +37,58 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// The directory `name` directly below the hierarchy's root; not made yet.
-    pub fn at_root(name: &str) -> Result<Self, CgroupError> {
+    /// The root of the hierarchy.
+    pub fn root() -> Result<Self, CgroupError> {
         let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let root = mount_point(&mounts).ok_or(CgroupError::NotMounted)?;
-        Ok(Self { path: root.join(name) })
+        Ok(Self { path: mount_point(&mounts).ok_or(CgroupError::NotMounted)? })
+    }
+
+    /// That of all processes of the cluster with this id; not made yet.
+    pub fn of_cluster(id: &str) -> Result<Self, CgroupError> {
+        Ok(Self::root()?.child(&format!("{CLUSTER}{id}")))
+    }
+
+    /// Those of clusters whose process is gone, with the clusters' ids. They stay locked while the locks are held, so that
+    /// nobody else cleans them.
+    pub fn orphans() -> Result<Vec<(String, Self, File)>, CgroupError> {
+        let root = Self::root()?;
+        let entries = fs::read_dir(&root.path).map_err(|e| root.error("list", e))?;
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut orphans = Vec::new();
+        for name in names {
+            let Some(id) = name.strip_prefix(CLUSTER) else { continue };
+            let cgroup = root.child(&name);
+            // Gone meanwhile, or it has an owner.
+            if let Ok(lock) = File::open(&cgroup.path)
+                && lock.try_lock().is_ok()
+            {
+                orphans.push((id.to_owned(), cgroup, lock));
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Makes the directory and takes it, until the lock is dropped or this process ends: by that others know that it has an owner.
+    pub fn hold(&self) -> Result<File, CgroupError> {
+        let error = |e| self.error("take", e);
+        loop {
+            self.create()?;
+            let lock = match File::open(&self.path) {
+                // Somebody cleaned up between the two.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                opened => opened.map_err(error)?,
+            };
+            match lock.try_lock() {
+                Ok(()) => {}
+                // Somebody who cleans up looks at it.
+                Err(TryLockError::WouldBlock) => lock.lock().map_err(error)?,
+                Err(TryLockError::Error(e)) => return Err(error(e)),
+            }
+            let held = lock.metadata().map_err(error)?;
+            if fs::metadata(&self.path).is_ok_and(|now| now.ino() == held.ino()) {
+                return Ok(lock);
+            }
+        }
     }
 
     pub fn child(&self, name: &str) -> Self {
@@ -51,6 +102,25 @@ impl Cgroup {
     /// Makes the directory; it may exist.
     pub fn create(&self) -> Result<(), CgroupError> {
         fs::create_dir_all(&self.path).map_err(|e| self.error("make", e))
+    }
+
+    /// Hands controllers on to the cgroups below, as far as this one has them. Gives those it could.
+    pub fn delegate(&self, controllers: &[&'static str]) -> Vec<&'static str> {
+        let handed_on = |name: &&&'static str| self.set("cgroup.subtree_control", &format!("+{name}")).is_ok();
+        controllers.iter().filter(handed_on).copied().collect()
+    }
+
+    /// Writes one of its files.
+    pub fn set(&self, file: &str, text: &str) -> Result<(), CgroupError> {
+        let path = self.path.join(file);
+        fs::write(&path, text).map_err(|source| CgroupError::Access { what: "write to", path, source })
+    }
+
+    /// How many processes the kernel has ended for want of memory.
+    pub fn oom_kills(&self) -> u64 {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        let count = events.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+        count.unwrap_or(0)
     }
 
     /// The file a process writes `0` to, to join.
@@ -123,5 +193,22 @@ mod tests {
         let hybrid = "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n";
         assert_eq!(mount_point(hybrid), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(mount_point("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n"), None);
+    }
+
+    #[tokio::test]
+    async fn a_cgroup_without_an_owner_is_an_orphan() {
+        if !crate::preflight::is_root() || Cgroup::root().is_err() {
+            println!("skipped: needs root and cgroup v2");
+            return;
+        }
+        let id = format!("test{}", std::process::id());
+        let cgroup = Cgroup::of_cluster(&id).unwrap();
+        let owner = cgroup.hold().unwrap();
+        let is_orphan = || Cgroup::orphans().unwrap().iter().any(|(orphan, ..)| *orphan == id);
+        assert!(!is_orphan());
+        drop(owner);
+        assert!(is_orphan());
+        cgroup.remove().await.unwrap();
+        assert!(!is_orphan());
     }
 }

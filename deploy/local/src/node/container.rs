@@ -15,6 +15,7 @@ use super::backoff::Backoff;
 use super::console::Console;
 use super::context::Context;
 use super::launch::{Exit, Process, Streams, launch};
+use super::limits::Limits;
 use super::logs::{Stream, sink_of};
 use super::probe;
 use super::prober::{self, Finding};
@@ -110,6 +111,7 @@ async fn run_once(ctx: &Arc<Context>, container: &Arc<Container>, run: u32, stop
         }
     };
     let (started, id) = (Timestamp::now(), ctx.run_id(name, run));
+    let killed_before = ctx.cgroup_of(name).oom_kills();
     let ended = |exit: Exit, reason: &str, message| Ended {
         code: exit.code,
         signal: exit.signal,
@@ -141,8 +143,12 @@ async fn run_once(ctx: &Arc<Context>, container: &Arc<Container>, run: u32, stop
         tracing::warn!(container = name, %error, "left-over processes could not be killed");
     }
     output.await.ok();
-    let reason = if exit.code == 0 { "Completed" } else { "Error" };
-    Some(ended(exit, reason, None))
+    let reason = match exit.code {
+        0 => "Completed",
+        _ if ctx.cgroup_of(name).oom_kills() > killed_before => "OOMKilled",
+        _ => "Error",
+    };
+    Some(ended(exit, reason, ctx.last_words(container, exit.code)))
 }
 
 type Output = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -153,7 +159,8 @@ async fn start(
     spec: super::launch::Launch,
     run: u32,
 ) -> Result<(Process, Output), String> {
-    ctx.cgroup_of(&container.name).create().map_err(|e| e.to_string())?;
+    let (cgroup, limits) = (ctx.cgroup_of(&container.name), Limits::of(container));
+    cgroup.create().and_then(|()| limits.apply(&cgroup, &ctx.agent.controllers)).map_err(|e| e.to_string())?;
     let mut process = launch(spec.clone()).await.map_err(|e| e.to_string())?;
     let log = ctx.logs.get(&container.name).ok_or("the container has no log")?;
     let ends = process.take_streams();

@@ -19,6 +19,7 @@ use super::launch::{Launch, Process, Root, Streams, launch};
 use super::logs::ContainerLog;
 use super::rootfs::{Bind, RootSpec};
 use super::status::{Board, Seen};
+use super::termination;
 use super::volume::{VolumeError, Volumes};
 use crate::dns::DOMAIN;
 use crate::net::PodNet;
@@ -50,6 +51,8 @@ pub(super) enum PrepareError {
     Volume(#[from] VolumeError),
     #[error("the API refused: {0}")]
     Api(#[from] kube::Error),
+    #[error("the file for the termination message can't be made: {0}")]
+    Termination(#[source] std::io::Error),
     #[error("{0}")]
     Unsupported(String),
 }
@@ -92,6 +95,8 @@ impl Context {
             let target = PathBuf::from(PROGRAMS_DIR).join(&image.program);
             binds.push(Bind { source: image.executable.clone(), target, read_only: true });
         }
+        let dir = self.agent.dirs.termination(&self.pod);
+        binds.push(termination::file(&dir, container).map_err(PrepareError::Termination)?);
         let own = container.security_context.as_ref();
         let pods = self.pod.spec.as_ref().and_then(|s| s.security_context.as_ref());
         let user = own.and_then(|s| s.run_as_user).or(pods.and_then(|s| s.run_as_user));
@@ -111,6 +116,7 @@ impl Context {
             root: Root::New(RootSpec {
                 scratch: self.agent.dirs.scratch(),
                 hostname: env::hostname(&self.pod),
+                all_devices: own.is_some_and(|s| s.privileged == Some(true)),
                 files: self.files(),
                 binds,
             }),
@@ -137,6 +143,12 @@ impl Context {
             spec.env.entry("TERM".to_owned()).or_insert_with(|| "xterm".to_owned());
         }
         launch(spec).await.map_err(|e| e.to_string())
+    }
+
+    /// What a container says about its run that ended with `code`.
+    pub fn last_words(&self, container: &Container, code: i32) -> Option<String> {
+        let (dir, containers) = (self.agent.dirs.termination(&self.pod), self.logs.len());
+        termination::message(&dir, container, containers, code, self.logs.get(&container.name)?)
     }
 
     async fn sources(&self, container: &Container) -> Result<Sources, kube::Error> {

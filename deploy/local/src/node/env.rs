@@ -208,7 +208,7 @@ pub fn resource_value(pod: &Pod, own: Option<&Container>, wanted: &ResourceField
 }
 
 /// A Kubernetes quantity (`500m`, `64Mi`, `1e3`) as a number of its base unit.
-fn parse_quantity(text: &str) -> Option<f64> {
+pub(super) fn parse_quantity(text: &str) -> Option<f64> {
     const SUFFIXES: [(&str, f64); 13] = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),

@@ -6,21 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Pid, setsid};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use tokio::sync::oneshot;
 
 use super::cgroup::{Cgroup, CgroupError};
 use super::rootfs::{self, RootError, RootSpec};
+use super::spawn::{Place, Program, spawn};
 use super::terminal;
 use crate::api::TerminalSize;
 use crate::net::Netns;
@@ -113,7 +112,7 @@ impl Process {
         if let Some(exit) = self.known {
             return exit;
         }
-        let exit = (&mut self.exit).await.unwrap_or(Exit { code: 255, signal: None });
+        let exit = (&mut self.exit).await.unwrap_or(Exit::UNKNOWN);
         self.known = Some(exit);
         exit
     }
@@ -141,10 +140,22 @@ pub struct Exit {
     pub signal: Option<i32>,
 }
 
-impl From<ExitStatus> for Exit {
-    fn from(status: ExitStatus) -> Self {
-        let signal = status.signal();
-        Self { code: status.code().unwrap_or_else(|| 128 + signal.unwrap_or(0)), signal }
+impl Exit {
+    const UNKNOWN: Self = Self { code: 255, signal: None };
+
+    /// Waits until a child has ended.
+    fn of(pid: Pid) -> Self {
+        loop {
+            return match waitpid(pid, None) {
+                Ok(WaitStatus::Exited(_, code)) => Self { code, signal: None },
+                Ok(WaitStatus::Signaled(_, signal, _)) => {
+                    Self { code: 128 + signal as i32, signal: Some(signal as i32) }
+                }
+                Err(nix::Error::EINTR) => continue,
+                // Nobody else waits for our children.
+                _ => Self::UNKNOWN,
+            };
+        }
     }
 }
 
@@ -159,7 +170,7 @@ pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
     let thread = std::thread::Builder::new().name("fsm-container".into());
     thread
         .spawn(move || {
-            let (mut child, ends) = match start(&spec) {
+            let (pid, ends) = match start(&spec) {
                 Ok(started) => started,
                 Err(error) => {
                     report.send(Err(error)).ok();
@@ -167,12 +178,12 @@ pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
                 }
             };
             let (ended, exit) = oneshot::channel();
-            let pid = i32::try_from(child.id()).unwrap_or_default();
-            let process = Process { pid, ends, exit, known: None };
+            let process = Process { pid: pid.as_raw(), ends, exit, known: None };
             report.send(Ok(process)).ok();
-            let status = child.wait().map(Exit::from);
+            // What it was started with is not kept for as long as it runs.
+            drop(spec);
             // Nobody waits for the exit when the cluster is going down.
-            ended.send(status.unwrap_or(Exit { code: 255, signal: None })).ok();
+            ended.send(Exit::of(pid)).ok();
         })
         .map_err(|e| LaunchError::Thread("start a thread for the container", e))?;
     started
@@ -180,8 +191,8 @@ pub async fn launch(spec: Launch) -> Result<Process, LaunchError> {
         .unwrap_or_else(|_| Err(LaunchError::Thread("start the container", io::Error::other("its thread ended"))))
 }
 
-fn start(spec: &Launch) -> Result<(Child, Ends), LaunchError> {
-    let mut entrance = spec.cgroup.entrance()?;
+fn start(spec: &Launch) -> Result<(Pid, Ends), LaunchError> {
+    let entrance = spec.cgroup.entrance()?;
     setns(spec.netns.as_fd(), CloneFlags::CLONE_NEWNET)
         .map_err(|e| LaunchError::Thread("enter the pod's network", e.into()))?;
     match &spec.root {
@@ -191,80 +202,40 @@ fn start(spec: &Launch) -> Result<(Child, Ends), LaunchError> {
     let cwd = spec.cwd.clone().unwrap_or_else(|| "/".into());
     fs::create_dir_all(&cwd).map_err(|e| LaunchError::WorkingDir(cwd.clone(), e))?;
     let name = spec.argv.first().cloned().unwrap_or_default();
-    let program = find(&name, &spec.env, &cwd)?;
-    let mut command = Command::new(&program);
-    command.arg0(&name).args(spec.argv.iter().skip(1)).env_clear().envs(&spec.env).current_dir(&cwd);
-    let terminal = match spec.streams {
-        Streams::Terminal(size) => {
-            let (ours, theirs) = terminal::open(spec.user).map_err(|e| LaunchError::Thread("open a terminal", e))?;
-            if let Some(TerminalSize { width, height }) = size {
-                terminal::resize(ours.as_fd(), width, height).map_err(|e| LaunchError::Thread("size a terminal", e))?;
-            }
-            let copy = || theirs.try_clone().map_err(|e| LaunchError::Thread("open a terminal", e));
-            command.stdin(copy()?).stdout(copy()?).stderr(copy()?);
-            Some(ours)
-        }
-        Streams::Pipes { stdin } => {
-            command.stdin(if stdin { Stdio::piped() } else { Stdio::null() });
-            command.stdout(Stdio::piped()).stderr(Stdio::piped());
-            None
-        }
-        Streams::None => {
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            None
-        }
-    };
-    let has_terminal = terminal.is_some();
-    if let Some(group) = spec.group {
-        command.gid(group);
-    }
-    if let Some(user) = spec.user {
-        command.uid(user);
-    }
-    let prepare = move || {
-        entrance.write_all(b"0")?;
-        // A session of its own: Ctrl-C at our terminal is for us, and pods are then ended in order.
-        setsid()?;
-        if has_terminal {
-            terminal::control()?;
-        }
-        // Whatever we were started with ignored (Ctrl-C, say, in a script's background) is not ignored in a container.
-        for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
-            signal_default(signal)?;
-        }
-        // After the change of user, which would clear it.
-        prctl::set_pdeathsig(Signal::SIGKILL)?;
-        Ok(())
-    };
-    #[expect(unsafe_code, reason = "the child must join its cgroup before it runs anything of the container's")]
-    // SAFETY: the closure runs between fork and exec; write, setsid, ioctl, signal and prctl are async-signal-safe and nothing allocates.
-    unsafe {
-        command.pre_exec(prepare);
-    }
-    let mut child = command.spawn().map_err(|source| LaunchError::Start { command: name, source })?;
-    let ends = match terminal {
-        Some(ours) => {
-            let copy = || ours.try_clone().map_err(|e| LaunchError::Thread("keep the terminal", e));
-            Ends { stdin: Some(copy()?), stdout: Some(copy()?), stderr: None, terminal: Some(ours) }
-        }
-        None => Ends {
-            stdin: child.stdin.take().map(OwnedFd::from),
-            stdout: child.stdout.take().map(OwnedFd::from),
-            stderr: child.stderr.take().map(OwnedFd::from),
-            terminal: None,
-        },
-    };
-    Ok((child, ends))
+    let path = find(&name, &spec.env, &cwd)?;
+    let (streams, ends) = streams(spec).map_err(|e| LaunchError::Thread("open the process's streams", e))?;
+    let terminal = ends.terminal.is_some();
+    let place = Place { entrance, user: spec.user, group: spec.group, streams, terminal };
+    let started = Program::new(&path, &spec.argv, &spec.env, &cwd).and_then(|program| spawn(&program, &place));
+    Ok((started.map_err(|source| LaunchError::Start { command: name, source })?, ends))
 }
 
-/// Gives a signal its default effect on the calling process. For use between fork and exec.
-fn signal_default(signal: Signal) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "a new handler may break what an old one was for")]
-    // SAFETY: the calling process is about to execute another program; no handler of ours will be missed.
-    unsafe {
-        nix::sys::signal::signal(signal, nix::sys::signal::SigHandler::SigDfl)?;
+/// The process's streams and our ends of them.
+fn streams(spec: &Launch) -> io::Result<([OwnedFd; 3], Ends)> {
+    let nothing = || Ok::<OwnedFd, io::Error>(fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into());
+    match spec.streams {
+        Streams::None => Ok(([nothing()?, nothing()?, nothing()?], Ends::default())),
+        Streams::Pipes { stdin } => {
+            let (input, to_input) = if stdin {
+                let (theirs, ours) = io::pipe()?;
+                (theirs.into(), Some(ours.into()))
+            } else {
+                (nothing()?, None)
+            };
+            let ((from_output, output), (from_error, error)) = (io::pipe()?, io::pipe()?);
+            let (stdout, stderr) = (Some(from_output.into()), Some(from_error.into()));
+            Ok(([input, output.into(), error.into()], Ends { stdin: to_input, stdout, stderr, terminal: None }))
+        }
+        Streams::Terminal(size) => {
+            let (ours, theirs) = terminal::open(spec.user)?;
+            if let Some(TerminalSize { width, height }) = size {
+                terminal::resize(ours.as_fd(), width, height)?;
+            }
+            let (stdin, stdout) = (Some(ours.try_clone()?), Some(ours.try_clone()?));
+            let all = [theirs.try_clone()?, theirs.try_clone()?, theirs];
+            Ok((all, Ends { stdin, stdout, stderr: None, terminal: Some(ours) }))
+        }
     }
-    Ok(())
 }
 
 /// Moves the calling thread into the mount and host name namespaces of a process.

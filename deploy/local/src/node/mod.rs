@@ -10,12 +10,14 @@ mod changes;
 mod console;
 mod container;
 mod context;
+mod devices;
 mod env;
 mod health;
 mod image;
 mod insecure;
 mod intercept;
 mod launch;
+mod limits;
 mod logs;
 mod pod;
 mod pods;
@@ -25,8 +27,10 @@ mod publish;
 mod registration;
 mod rootfs;
 mod session;
+mod spawn;
 mod status;
 mod terminal;
+mod termination;
 mod token;
 mod volume;
 
@@ -54,6 +58,7 @@ pub use intercept::{Interception, PROXY_CONTAINER, PROXY_UUID};
 pub use launch::kill;
 pub use logs::Want;
 pub use rootfs::{RootError, can_build_roots};
+pub use volume::unmount_below;
 
 use context::Context;
 use logs::ContainerLog;
@@ -83,6 +88,8 @@ pub struct Agent {
     events: Recorder,
     dirs: Dirs,
     cgroup: Cgroup,
+    /// The kernel's controllers that limits can be put in force with.
+    controllers: Vec<&'static str>,
     interception: Interception,
     /// News of what volumes are made of.
     changes: broadcast::Sender<changes::Change>,
@@ -134,6 +141,10 @@ impl Dirs {
         self.root.join("pods").join(pod.uid().unwrap_or_default())
     }
 
+    fn termination(&self, pod: &Pod) -> PathBuf {
+        self.pod(pod).join("termination")
+    }
+
     fn volumes(&self, pod: &Pod) -> PathBuf {
         self.pod(pod).join("volumes")
     }
@@ -148,7 +159,18 @@ impl Dirs {
 impl Agent {
     /// Registers the node and begins to run its pods.
     pub async fn start(config: AgentConfig) -> Result<Arc<Self>, kube::Error> {
-        registration::register(&config.client, &config.node_name, &config.net).await?;
+        let node = registration::register(&config.client, &config.node_name, &config.net).await?;
+        let controllers = Cgroup::root().map(|root| root.delegate(&limits::CONTROLLERS)).unwrap_or_default();
+        let controllers = config.cgroup.delegate(&controllers);
+        let missing: Vec<_> = limits::CONTROLLERS.into_iter().filter(|name| !controllers.contains(name)).collect();
+        if !missing.is_empty() {
+            let message = format!(
+                "limits of {} are not put in force: this machine's cgroup v2 lacks the controller; it may be in use by \
+                 cgroup v1 (boot with systemd.unified_cgroup_hierarchy=1 or cgroup_no_v1=all)",
+                missing.join(" and ")
+            );
+            config.events.named("kubelet").warn(&node, "LimitsNotEnforced", &message);
+        }
         let tasks = Tasks::default();
         let agent = Arc::new(Self {
             net: config.net,
@@ -157,6 +179,7 @@ impl Agent {
             events: config.events.named("kubelet"),
             dirs: Dirs { root: config.data_dir },
             cgroup: config.cgroup,
+            controllers,
             interception: config.interception,
             changes: changes::start(&config.client, &tasks),
             client: config.client,

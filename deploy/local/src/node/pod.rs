@@ -155,6 +155,7 @@ async fn try_setup(
     };
     let cgroup = agent.cgroup_of(pod);
     cgroup.create()?;
+    cgroup.delegate(&agent.controllers);
     let intercepted = agent.interception.attach(pod, &net.netns, &cgroup).await?;
     let volumes = volume::prepare(&agent.client, pod, &facts, &agent.dirs.volumes(pod)).await?;
     board.send_modify(|board| {
@@ -296,7 +297,12 @@ async fn clean_up(agent: &Agent, pod: &Pod) {
     if let Err(error) = agent.cgroup_of(pod).remove().await {
         tracing::warn!(pod = pod.name_any(), %error, "the pod's cgroup stays behind; it is tried again at the next start");
     }
-    if let Err(error) = std::fs::remove_dir_all(agent.dirs.pod(pod))
+    let in_memory = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).any(volume::is_in_memory);
+    let dir = agent.dirs.pod(pod);
+    if let Err(error) = if in_memory { volume::unmount_below(&dir) } else { Ok(()) } {
+        tracing::warn!(pod = pod.name_any(), %error, "the pod's memory stays in use");
+    }
+    if let Err(error) = std::fs::remove_dir_all(dir)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         tracing::warn!(pod = pod.name_any(), %error, "the pod's volumes stay behind");

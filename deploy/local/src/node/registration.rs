@@ -37,7 +37,7 @@ fn labels(node_name: &str, index: u8) -> BTreeMap<String, String> {
 }
 
 /// Makes the Node object, or brings the one of an earlier start up to date.
-pub(super) async fn register(client: &Client, name: &str, net: &NodeNet) -> Result<(), kube::Error> {
+pub(super) async fn register(client: &Client, name: &str, net: &NodeNet) -> Result<Node, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let labels = labels(name, net.plan().index);
     let ranges = [net.plan().pods.to_string(), net.plan().pods6().to_string()];
@@ -74,5 +74,5 @@ pub(super) async fn register(client: &Client, name: &str, net: &NodeNet) -> Resu
             "architecture": labels["kubernetes.io/arch"], "kernelVersion": kernel.trim(), "osImage": "this machine",
             "containerRuntimeVersion": "fsm-local://processes", "machineID": "", "systemUUID": "", "bootID": ""},
     }});
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await.map(drop)
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(status)).await
 }

@@ -13,6 +13,8 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{chdir, pivot_root, sethostname};
 
+use super::devices;
+
 /// Where the host's file system is reachable while the root is being built.
 const HOST: &str = "/.host";
 /// Fresh memory file systems in every container, with their modes.
@@ -35,6 +37,8 @@ pub struct RootSpec {
     /// An empty directory of the host, to mount on inside the new namespace. Containers can share one.
     pub scratch: PathBuf,
     pub hostname: String,
+    /// The host's devices instead of the harmless ones (`privileged`).
+    pub all_devices: bool,
     /// Files written into the root: path and content.
     pub files: Vec<(PathBuf, String)>,
     pub binds: Vec<Bind>,
@@ -74,8 +78,11 @@ pub(super) fn enter(spec: &RootSpec) -> Result<(), RootError> {
     pivot_root(&root, &host).map_err(step("make the new root of", &root))?;
     chdir("/").map_err(step("enter", Path::new("/")))?;
 
-    for dir in ["/proc", "/sys", "/dev"] {
+    for dir in ["/proc", "/sys", "/dev"].iter().filter(|dir| **dir != "/dev" || spec.all_devices) {
         bind(&Bind { source: dir.into(), target: dir.into(), read_only: false }, MsFlags::MS_REC)?;
+    }
+    if !spec.all_devices {
+        devices::make(&Path::new(HOST).join("dev"))?;
     }
     for point in storage {
         let plain = Bind { source: point.clone(), target: point, read_only: false };
@@ -101,8 +108,13 @@ pub(super) fn enter(spec: &RootSpec) -> Result<(), RootError> {
 
 /// Builds a root on a thread of its own and throws it away: whether this machine can run containers at all.
 pub fn can_build_roots(scratch: &Path) -> Result<(), RootError> {
-    let spec =
-        RootSpec { scratch: scratch.to_owned(), hostname: "check".to_owned(), files: Vec::new(), binds: Vec::new() };
+    let spec = RootSpec {
+        scratch: scratch.to_owned(),
+        hostname: "check".to_owned(),
+        all_devices: false,
+        files: Vec::new(),
+        binds: Vec::new(),
+    };
     std::thread::scope(|scope| match scope.spawn(|| enter(&spec)).join() {
         Ok(built) => built,
         Err(_) => Err(RootError::Namespace(io::Error::other("the thread that tried panicked"))),
@@ -144,7 +156,7 @@ fn bind(bind: &Bind, recursive: MsFlags) -> Result<(), RootError> {
     Ok(())
 }
 
-fn step<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(nix::Error) -> RootError + 'a {
+pub(super) fn step<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(nix::Error) -> RootError + 'a {
     move |source| RootError::Step { what, path: path.to_owned(), source: source.into() }
 }
 

@@ -25,11 +25,11 @@ pub(super) fn open(user: Option<u32>) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Makes standard input the controlling terminal of the calling process, which leads a session. For use between fork and exec.
-pub(super) fn control() -> io::Result<()> {
+pub(super) fn control() -> nix::Result<()> {
     #[expect(unsafe_code, reason = "nix has no wrapper for TIOCSCTTY")]
     // SAFETY: the request takes an integer and touches no memory of ours.
     let done = unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    nix::errno::Errno::result(done).map(drop)
 }
 
 /// Tells a terminal its size; the processes in its foreground learn of it.

@@ -33,33 +33,59 @@ async fn holds_a_cluster_until_killed() {
     std::future::pending::<()>().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_cluster_is_cleaned_up_by_the_next() {
-    let dir = tempfile::tempdir().unwrap();
+/// Starts a cluster in `dir` with a process that outlives its parent, and kills the cluster. Gives that process; none if this
+/// machine can't run clusters.
+fn killed_cluster(dir: &Path) -> Option<String> {
     let helper = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::holds_a_cluster_until_killed", "--nocapture", "--test-threads=1"])
-        .env(HELPER_DIR, dir.path())
+        .env(HELPER_DIR, dir)
         .stdout(Stdio::piped())
         .spawn();
     let mut helper = helper.unwrap();
     let lines = BufReader::new(helper.stdout.take().unwrap()).lines().map(Result::unwrap);
     let said = lines.into_iter().find(|line| line.contains("helper: ")).unwrap_or_default();
-    let victim = said.split(' ').next_back().unwrap_or_default();
     if said.contains("skipped") {
         println!("skipped: needs root, namespaces and cgroup v2");
         helper.wait().unwrap();
-        return;
+        return None;
     }
     helper.kill().unwrap();
     helper.wait().unwrap();
+    said.split(' ').next_back().map(str::to_owned)
+}
 
+fn id_of(dir: &Path) -> String {
+    std::fs::read_to_string(dir.join("cluster-id")).unwrap()
+}
+
+fn has_cgroup(id: &str) -> bool {
+    fsm_local::node::Cgroup::of_cluster(id).unwrap().path().exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_cluster_is_cleaned_up_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(victim) = killed_cluster(dir.path()) else { return };
     let cluster = up(dir.path()).await.unwrap();
     let c = TestCluster { cluster, dir };
-    let id = std::fs::read_to_string(c.dir.path().join("cluster-id")).unwrap();
-    assert!(is_dead(victim), "a grandchild of the killed cluster is still running");
+    let id = id_of(c.dir.path());
+    assert!(is_dead(&victim), "a grandchild of the killed cluster is still running");
     c.cluster.shutdown().await;
     assert_eq!(processes_of(&id), 0);
-    assert!(fsm_local::node::Cgroup::at_root(&format!("fsm-local-{id}")).is_ok_and(|cgroup| !cgroup.path().exists()));
+    assert!(!has_cgroup(&id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_cluster_whose_folder_is_gone_is_cleaned_up_by_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(victim) = killed_cluster(dir.path()) else { return };
+    let id = id_of(dir.path());
+    drop(dir);
+    let Some(c) = cluster().await else { return };
+    // Another test's cluster may have come first, and may not be done yet.
+    until_some(async || (!has_cgroup(&id)).then_some(())).await;
+    assert!(is_dead(&victim), "a grandchild of the killed cluster is still running");
+    c.cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -83,7 +109,7 @@ async fn a_restarted_cluster_starts_its_pods_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_a_cluster_ends_its_processes() {
     let Some(c) = cluster().await else { return };
-    let id = std::fs::read_to_string(c.dir.path().join("cluster-id")).unwrap();
+    let id = id_of(c.dir.path());
     let pod = serde_json::from_value(shell("left", "sleep 1000 & sleep 1000")).unwrap();
     c.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
     c.ready("left").await;
@@ -94,7 +120,7 @@ async fn dropping_a_cluster_ends_its_processes() {
 
 fn is_dead(pid: &str) -> bool {
     let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    !cgroup.contains("/fsm-local-") || cgroup.contains(" (deleted)")
+    !cgroup.contains("/fsm-local.") || cgroup.contains(" (deleted)")
 }
 
 /// How many living processes belong to the cluster; the dead whose parents have not looked yet have a cgroup that is gone.
@@ -104,7 +130,7 @@ fn processes_of(id: &str) -> usize {
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
     let inside = |pid: &u32| {
         std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
-            .is_ok_and(|text| text.contains(&format!("/fsm-local-{id}/")) && !text.contains(" (deleted)"))
+            .is_ok_and(|text| text.contains(&format!("/fsm-local.{id}/")) && !text.contains(" (deleted)"))
     };
     pids.filter(inside).count()
 }

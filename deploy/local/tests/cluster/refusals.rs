@@ -26,7 +26,7 @@ async fn a_port_in_use_and_a_directory_in_use_are_named() {
     let message = refused(config).await;
     assert!(message.contains(&format!("127.0.0.1:{port}")) && message.contains("choose another"), "{message}");
     let id = std::fs::read_to_string(other.path().join("cluster-id")).unwrap();
-    let cgroup = fsm_local::node::Cgroup::at_root(&format!("fsm-local-{id}")).unwrap();
+    let cgroup = fsm_local::node::Cgroup::of_cluster(&id).unwrap();
     assert!(!cgroup.path().exists(), "{} is left over", cgroup.path().display());
 
     let config = LocalConfig { data_dir: c.dir.path().to_owned(), api_port: None, executable, nodes: 1 };

@@ -1,6 +1,7 @@
 //! Volumes: directories of the host filled from the API, to be bound into containers, and kept as the API has them.
 
 mod contents;
+mod memory;
 mod payload;
 
 use std::collections::BTreeMap;
@@ -17,11 +18,12 @@ use kube::{Client, ResourceExt};
 use tokio::sync::{broadcast, watch};
 
 use super::changes::{Change, Kind};
-use super::env::{Facts, expand};
+use super::env::{Facts, expand, parse_quantity};
 use super::pod::Desired;
 use super::rootfs::Bind;
 use super::token::Token;
 use contents::Filling;
+pub use memory::unmount_below;
 use payload::{Content, Files};
 
 /// After a refresh that failed. The files stay as they were.
@@ -74,7 +76,11 @@ pub async fn prepare(client: &Client, pod: &Pod, facts: &Facts, dir: &Path) -> R
             None => {
                 let path = dir.join(&volume.name);
                 make(&volume.name, &path)?;
-                if volume.empty_dir.is_none() {
+                if is_in_memory(volume) {
+                    let limit = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref());
+                    let bytes = limit.and_then(|q| parse_quantity(&q.0)).map(|bytes| bytes.ceil() as u64);
+                    memory::make(&path, bytes).map_err(|source| write_error(&volume.name, &path, source))?;
+                } else if volume.empty_dir.is_none() {
                     let filling = Filling { client, pod, facts, volume: &volume.name };
                     volumes.filled.push(Filled::make(&filling, volume, &path).await?);
                 }
@@ -236,6 +242,11 @@ impl Volumes {
         binds.sort_by(|a, b| a.target.cmp(&b.target));
         Ok(binds)
     }
+}
+
+/// Whether it is an `emptyDir` in memory.
+pub(super) fn is_in_memory(volume: &Volume) -> bool {
+    volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() == Some("Memory"))
 }
 
 /// The host's own path, for volumes that are one.

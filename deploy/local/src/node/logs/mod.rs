@@ -1,9 +1,11 @@
 //! Containers' output: one file a run, each line with its time and stream (the CRI log format), and readers that follow it.
 
+mod tail;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{broadcast, watch};
+
+use tail::{Tail, aside, read_all};
 
 /// A run's file is put aside when it has this size; the one put aside before is then lost.
 const ROTATE_BYTES: u64 = 10 << 20;
@@ -154,6 +158,17 @@ impl ContainerLog {
         Ok(limit(first.chain(rest.flatten()).boxed(), want.limit_bytes))
     }
 
+    /// The end of what the current run has written: so many lines at most, and so many bytes.
+    pub fn end(&self, lines: usize, bytes: usize) -> Vec<u8> {
+        let path = self.path(self.progress.borrow().run);
+        let mut stored = read_all(&aside(&path)).unwrap_or_default();
+        stored.extend(read_all(&path).unwrap_or_default());
+        let shown: Vec<Bytes> =
+            stored[stored.len().saturating_sub(lines)..].iter().map(|line| line.show(false)).collect();
+        let text = shown.concat();
+        text[text.len().saturating_sub(bytes)..].to_vec()
+    }
+
     /// Removes the files.
     pub fn remove(&self) {
         fs::remove_dir_all(&self.dir).ok();
@@ -243,95 +258,6 @@ impl Writer {
     }
 }
 
-/// One stored line.
-#[derive(Debug, PartialEq, Eq)]
-struct Line {
-    time: Timestamp,
-    stamp: String,
-    text: Vec<u8>,
-    whole: bool,
-}
-
-impl Line {
-    fn parse(stored: &[u8]) -> Option<Self> {
-        let mut fields = stored.splitn(4, |b| *b == b' ');
-        let stamp = String::from_utf8(fields.next()?.to_vec()).ok()?;
-        let (_, mark, text) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Self { time: stamp.parse().ok()?, stamp, text: text.to_vec(), whole: mark == b"F" })
-    }
-
-    fn show(&self, timestamps: bool) -> Bytes {
-        let mut out = Vec::new();
-        if timestamps {
-            out.extend_from_slice(self.stamp.as_bytes());
-            out.push(b' ');
-        }
-        out.extend_from_slice(&self.text);
-        if self.whole {
-            out.push(b'\n');
-        }
-        out.into()
-    }
-}
-
-/// Reads a growing file, across its rotation.
-#[derive(Debug)]
-struct Tail {
-    path: PathBuf,
-    file: BufReader<File>,
-}
-
-impl Tail {
-    fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: BufReader::new(File::open(path)?) })
-    }
-
-    /// The whole lines written since the last call.
-    fn read(&mut self) -> io::Result<Vec<Line>> {
-        let mut lines = Vec::new();
-        loop {
-            self.read_file(&mut lines)?;
-            let held = self.file.get_ref().metadata()?;
-            let now = fs::metadata(&self.path);
-            let same = |now: &fs::Metadata| {
-                std::os::unix::fs::MetadataExt::ino(now) == std::os::unix::fs::MetadataExt::ino(&held)
-            };
-            match now {
-                Ok(now) if !same(&now) => self.file = BufReader::new(File::open(&self.path)?),
-                _ => return Ok(lines),
-            }
-        }
-    }
-
-    fn read_file(&mut self, lines: &mut Vec<Line>) -> io::Result<()> {
-        let mut stored = Vec::new();
-        while self.file.read_until(b'\n', &mut stored)? > 0 {
-            if stored.last() != Some(&b'\n') {
-                // Written up to here only; it comes again, whole.
-                self.file.seek(SeekFrom::Current(-i64::try_from(stored.len()).unwrap_or(0)))?;
-                return Ok(());
-            }
-            stored.pop();
-            lines.extend(Line::parse(&stored));
-            stored.clear();
-        }
-        Ok(())
-    }
-}
-
-fn read_all(path: &Path) -> io::Result<Vec<Line>> {
-    let mut text = Vec::new();
-    match File::open(path) {
-        Ok(mut file) => file.read_to_end(&mut text)?,
-        Err(_) => return Ok(Vec::new()),
-    };
-    Ok(text.split(|b| *b == b'\n').filter_map(Line::parse).collect())
-}
-
-fn aside(path: &Path) -> PathBuf {
-    path.with_extension("log.1")
-}
-
 /// Ends the stream after so many bytes.
 fn limit(lines: BoxStream<'static, Bytes>, bytes: Option<usize>) -> BoxStream<'static, Bytes> {
     let Some(bytes) = bytes else { return lines };
@@ -381,6 +307,8 @@ mod tests {
         assert_eq!(raw, b"one\ntwo\nthree");
         let tail = log.read(Want { tail_lines: Some(2), limit_bytes: Some(6), ..Want::default() }).unwrap();
         assert_eq!(text(tail).await, "two\nth");
+        assert_eq!(log.end(2, 100), b"two\nthree");
+        assert_eq!(log.end(80, 4), b"hree");
     }
 
     #[tokio::test]
