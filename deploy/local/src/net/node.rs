@@ -168,6 +168,11 @@ fn settings() -> io::Result<bool> {
     // Pods send to the gateway what is for their neighbours, on purpose.
     set("ipv4/conf/all/send_redirects", "0")?;
     set("ipv4/conf/default/send_redirects", "0")?;
+    // A kernel with br_netfilter replaces addresses on the bridge, before the node has seen a packet: one that a pod sends to itself
+    // through a service would then have to leave by the port it came in at, which a bridge refuses. Kernels without it lack these.
+    for name in ["iptables", "ip6tables", "arptables"] {
+        set(&format!("bridge/bridge-nf-call-{name}"), "0").ok();
+    }
     // Connections through services are remembered by the kernel for minutes after their end, in a table of the whole
     // machine; under a load test that would fill it. Older kernels lack some of these, and can do without.
     for (name, seconds) in [("time_wait", "5"), ("close_wait", "10"), ("fin_wait", "10"), ("close", "1")] {

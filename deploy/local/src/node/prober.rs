@@ -101,6 +101,7 @@ impl Prober {
         let Some((check, timing)) = self.parse("readiness", probe) else { return };
         let mut streak = Streak::default();
         let mut ready = false;
+        let mut complaint = None;
         sleep(timing.initial_delay).await;
         loop {
             let answer = self.ask(&check, &timing).await;
@@ -109,10 +110,15 @@ impl Prober {
             {
                 ready = verdict;
                 self.report.send(Finding::Ready(ready)).ok();
-                if let Err(why) = answer {
-                    self.warn("Readiness", &why);
-                }
             }
+            // Said once for as long as it stays the same: an event twice a second would tell nobody more.
+            let why = answer.err();
+            if why != complaint
+                && let Some(why) = &why
+            {
+                self.warn("Readiness", why);
+            }
+            complaint = why;
             sleep(if ready { timing.period } else { timing.eager().period }).await;
         }
     }

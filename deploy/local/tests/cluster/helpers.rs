@@ -7,13 +7,16 @@ use std::time::Duration;
 use fsm_local::{LocalCluster, LocalConfig};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{LogParams, PostParams};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{ListParams, LogParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::server;
 
@@ -177,4 +180,35 @@ pub fn shell(name: &str, script: &str) -> Value {
 pub fn serving(name: &str) -> Value {
     json!({"name": "web", "image": server::IMAGE, "args": server::ARGS, "env": [{"name": "SERVE", "value": name}],
         "ports": [{"name": "http", "containerPort": server::PORT}]})
+}
+
+/// What the server says to `GET path`.
+pub async fn get(mut stream: TcpStream, path: &str) -> Option<String> {
+    stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
+}
+
+/// The output of a pod's script, once it has ended well.
+pub async fn output(c: &TestCluster, name: &str, script: &str) -> String {
+    let mut client = shell(name, script);
+    client["spec"]["restartPolicy"] = json!("Never");
+    finished(c, client).await
+}
+
+/// The output of a pod that ends, once it has ended well.
+pub async fn finished(c: &TestCluster, pod: Value) -> String {
+    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+    c.create::<Pod>(pod).await;
+    c.until::<Pod>(&name, |pod| pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Succeeded"))).await;
+    c.log(&name).await
+}
+
+/// The addresses behind a service, and whether they are ready.
+pub async fn endpoints(c: &TestCluster, service: &str) -> Vec<(String, bool)> {
+    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
+    let slices = c.api::<EndpointSlice>().list(&of_service).await.unwrap();
+    let endpoints = slices.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default());
+    endpoints.map(|e| (e.addresses[0].clone(), e.conditions.unwrap().ready.unwrap())).collect()
 }

@@ -2,12 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+mod containers;
 mod crash;
 mod helpers;
 mod mesh;
 mod nodes;
 mod pods;
+mod policies;
+mod probes;
 mod refusals;
+mod secure;
 mod server;
 mod services;
 mod sessions;

@@ -138,34 +138,6 @@ async fn init_containers_and_sidecars_keep_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn probes_decide_readiness_and_restarts() {
-    let Some(c) = cluster().await else { return };
-    let mut web = serving("probed");
-    web["readinessProbe"] =
-        json!({"httpGet": {"path": "/file/ready", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1});
-    web["livenessProbe"] =
-        json!({"exec": {"command": ["test", "!", "-e", "/tmp/sick"]}, "periodSeconds": 1, "failureThreshold": 1});
-    let pod =
-        json!({"metadata": {"name": "probed"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [web]}});
-    c.create::<Pod>(pod).await;
-    c.until::<Pod>("probed", |pod| {
-        status(pod)["containerStatuses"][0]["started"] == true && status(pod)["containerStatuses"][0]["ready"] == false
-    })
-    .await;
-    let touch = |file: &str| {
-        let pid = c.cluster.container_pid("default", "probed", "web").unwrap();
-        std::fs::write(format!("/proc/{pid}/root/tmp/{file}"), "").unwrap();
-    };
-    touch("ready");
-    c.ready("probed").await;
-    touch("sick");
-    let restarted = c.until::<Pod>("probed", |pod| status(pod)["containerStatuses"][0]["restartCount"] == 1);
-    let restarted = restarted.await;
-    assert_eq!(status(&restarted)["containerStatuses"][0]["lastState"]["terminated"]["signal"], 15);
-    c.cluster.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_pod_leaves_nothing() {
     let Some(c) = cluster().await else { return };
     let pod = json!({"metadata": {"name": "brief"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [serving("brief"),

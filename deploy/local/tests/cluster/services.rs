@@ -1,20 +1,11 @@
 //! Services: readiness makes an endpoint, a name leads to an address, an address to a pod.
 
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::helpers::{TestCluster, cluster, patiently, serving, shell, until_some};
-
-async fn endpoints(c: &TestCluster, service: &str) -> Vec<(String, bool)> {
-    let of_service = ListParams::default().labels(&format!("kubernetes.io/service-name={service}"));
-    let slices = c.api::<EndpointSlice>().list(&of_service).await.unwrap();
-    let endpoints = slices.items.into_iter().flat_map(|s| s.endpoints.unwrap_or_default());
-    endpoints.map(|e| (e.addresses[0].clone(), e.conditions.unwrap().ready.unwrap())).collect()
-}
+use crate::helpers::{TestCluster, cluster, endpoints, get, output, patiently, serving, shell, until_some};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ready_pod_is_reached_by_the_services_name() {
@@ -79,23 +70,6 @@ async fn web(c: &TestCluster) -> String {
     let pod = json!({"metadata": {"name": "web", "labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [serving("hello")]}});
     c.create::<Pod>(pod).await;
     c.ready("web").await.status.unwrap().pod_ip.unwrap()
-}
-
-/// What the server says to `GET path`.
-async fn get(mut stream: TcpStream, path: &str) -> Option<String> {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.ok()?;
-    Some(answer.split_once("\r\n\r\n")?.1.to_owned())
-}
-
-/// The output of a pod's script, once it has ended well.
-async fn output(c: &TestCluster, name: &str, script: &str) -> String {
-    let mut client = shell(name, script);
-    client["spec"]["restartPolicy"] = json!("Never");
-    c.create::<Pod>(client).await;
-    c.until::<Pod>(name, |pod| pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Succeeded"))).await;
-    c.log(name).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
