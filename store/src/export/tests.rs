@@ -1,5 +1,5 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
 use proptest::prelude::*;
@@ -45,7 +45,7 @@ fn what_was_exported_can_be_read() {
     let summary = export(&path);
     assert_eq!((summary.first, summary.last, summary.records, summary.frames), (Seq(8), Seq(20), 13, 3));
     if std::env::var_os("FSM_RECORD").is_some() {
-        fs::copy(&path, concat!(env!("CARGO_MANIFEST_DIR"), "/src/export/recorded/format-1.fsmlog")).unwrap();
+        fs::copy(&path, recorded(crate::frame::FORMAT)).unwrap();
     }
 
     assert!(ExportFile::is_one(&path));
@@ -115,15 +115,20 @@ fn what_is_no_export_and_what_is_newer_are_named() {
     assert!(matches!(ExportFile::open(&path), Err(Error::Newer { found: 2, known: 1, .. })));
 }
 
-/// Written by the first version that had exports: `recorded/format-1.fsmlog` stays readable for ever.
+/// An export with frames of this format, written by the first version that knew it.
+fn recorded(format: u16) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/export/recorded/frames-{format}.fsmlog"))
+}
+
 #[test]
-fn the_recorded_export_of_format_1_is_read() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/export/recorded/format-1.fsmlog");
-    let file = ExportFile::open(path).unwrap();
-    assert!(file.damage().is_none());
-    assert_eq!(read(&file, Seq::ZERO).unwrap(), records(8..=20));
-    let found = wait(EventLog::latest_snapshot(&file, "core", Seq(7))).unwrap().unwrap();
-    assert_eq!(found.bytes, b"what was before");
+fn recorded_exports_of_every_format_stay_readable() {
+    for format in 1..=crate::frame::FORMAT {
+        let file = ExportFile::open(recorded(format)).unwrap();
+        assert!(file.damage().is_none(), "frames of format {format}");
+        assert_eq!(read(&file, Seq::ZERO).unwrap(), records(8..=20), "frames of format {format}");
+        let found = wait(EventLog::latest_snapshot(&file, "core", Seq(7))).unwrap().unwrap();
+        assert_eq!(found.bytes, b"what was before", "frames of format {format}");
+    }
 }
 
 proptest! {

@@ -4,9 +4,14 @@ use super::{FrameError, FrameHash, MAX_BODY_BYTES};
 use crate::{Seq, Timestamp};
 
 /// The format that this program writes, and the newest it reads.
-pub const FORMAT: u16 = 1;
+///
+/// | format | what it changed |
+/// | --- | --- |
+/// | 1 | |
+/// | 2 | the body may be compressed with a dictionary |
+pub const FORMAT: u16 = 2;
 
-/// Length of the header of format 1.
+/// Length of the header of all formats so far.
 pub(crate) const HEADER_BYTES: usize = 80;
 
 pub(crate) const MAGIC: &[u8; 4] = b"FSMF";
@@ -112,7 +117,7 @@ impl FrameHeader {
         let contradiction = if format == 0 {
             "there is no format 0"
         } else if flags & !AFTER_LOSS != 0 {
-            "it has flags that format 1 does not know"
+            "it has flags that this format does not know"
         } else if self.count == 0 {
             "it has no records"
         } else if self.first_seq == Seq::ZERO {

@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use zstd::bulk::Decompressor;
 
 use super::*;
 use crate::{Entry, Timestamp, TraceContext};
@@ -85,7 +86,7 @@ fn one_record() -> Vec<Record> {
 fn the_header_is_laid_out_as_the_format_page_says() {
     let frame = encode(&one_record(), FrameHash([9; 32]), true).unwrap();
     assert_eq!(&frame[0..4], b"FSMF");
-    assert_eq!(&frame[4..6], &1_u16.to_le_bytes(), "format");
+    assert_eq!(&frame[4..6], &2_u16.to_le_bytes(), "format");
     assert_eq!(&frame[6..8], &1_u16.to_le_bytes(), "flags");
     assert_eq!(&frame[8..16], &7_u64.to_le_bytes(), "first seq");
     assert_eq!(&frame[16..24], &1_700_000_000_000_000_u64.to_le_bytes(), "first time");
@@ -100,7 +101,9 @@ fn the_header_is_laid_out_as_the_format_page_says() {
 fn the_body_is_laid_out_as_the_format_page_says() {
     let frame = encode(&one_record(), FrameHash::default(), false).unwrap();
     let body_bytes = u32::from_le_bytes(frame[36..40].try_into().unwrap());
-    let body = zstd::bulk::decompress(&frame[80..], body_bytes as usize).unwrap();
+    let dictionary = include_bytes!("dictionary/1.zdict");
+    let body =
+        Decompressor::with_dictionary(dictionary).unwrap().decompress(&frame[80..], body_bytes as usize).unwrap();
     let mut expected = vec![0];
     expected.push(6);
     expected.extend(b"object");
@@ -118,9 +121,37 @@ fn the_body_is_laid_out_as_the_format_page_says() {
 #[test]
 fn a_newer_format_is_named_before_anything_else_is_looked_at() {
     let mut frame = encode(&one_record(), FrameHash::default(), false).unwrap();
-    frame[4..6].copy_from_slice(&2_u16.to_le_bytes());
+    frame[4..6].copy_from_slice(&3_u16.to_le_bytes());
     frame.truncate(10);
-    assert_eq!(decode(&frame).unwrap_err(), FrameError::Newer { found: 2 });
+    assert_eq!(decode(&frame).unwrap_err(), FrameError::Newer { found: 3 });
+}
+
+/// A frame whose body is packed in another way, with everything else as it should be.
+fn packed_otherwise(records: &[Record], pack: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u8> {
+    let body = body::encode(records, records[0].time).unwrap();
+    let (mut header, _) = decode(&encode(records, FrameHash::default(), false).unwrap()).unwrap();
+    let packed = pack(&body);
+    header.packed_bytes = packed.len() as u32;
+    header.seal(&packed)
+}
+
+#[test]
+fn a_body_without_a_dictionary_is_read_as_in_format_1() {
+    let records = one_record();
+    let frame = packed_otherwise(&records, |body| zstd::bulk::compress(body, 1).unwrap());
+    assert_eq!(*decode(&frame).unwrap().1, records);
+}
+
+#[test]
+fn a_body_with_another_dictionary_is_refused_by_its_number() {
+    let mut dictionary = include_bytes!("dictionary/1.zdict").to_vec();
+    // The number follows the magic.
+    dictionary[4..8].copy_from_slice(&77_u32.to_le_bytes());
+    let frame = packed_otherwise(&one_record(), |body| {
+        zstd::bulk::Compressor::with_dictionary(1, &dictionary).unwrap().compress(body).unwrap()
+    });
+    let error = decode(&frame).unwrap_err().to_string();
+    assert!(error.contains("it needs dictionary 77"), "{error}");
 }
 
 #[test]

@@ -173,12 +173,12 @@ async fn a_frame_of_a_newer_format_is_not_taken_for_damage() {
     four_frames(dir.path()).await;
     tamper(dir.path(), |frames| {
         let mut frame = frames.get(10_u64.to_be_bytes()).unwrap().unwrap().to_vec();
-        frame[4] = 2;
+        frame[4] = 3;
         frames.insert(10_u64.to_be_bytes(), frame).unwrap();
     });
     for on_damage in [OnDamage::Refuse, OnDamage::ReadIntact, OnDamage::PutAside] {
         let error = SledLog::open(dir.path(), with(on_damage)).unwrap_err();
-        assert!(matches!(error, Error::Newer { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, Error::Newer { found: 3, known: 2, .. }), "{error}");
     }
 }
 
