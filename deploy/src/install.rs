@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use k8s_openapi::api::apps::v1::Deployment;
+use kube::Client;
 use kube::api::DynamicObject;
-use kube::{Api, Client};
 
 use crate::cluster::{Applier, parse_manifest};
+use crate::readiness::wait_for_deployment;
 
 /// The CustomResourceDefinitions of SMI and FSM.
 const CRDS: &[(&str, &str)] = &[
@@ -114,18 +114,8 @@ pub async fn install(client: &Client, args: &InstallArgs) -> anyhow::Result<()> 
     let mut applier = Applier::new(client.clone());
     applier.apply(&crds()?).await?;
     applier.apply(&control_plane(args)?).await?;
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &args.fsm_namespace);
-    let ready = kube::runtime::wait::await_condition(deployments, "fsm-controller", |found: Option<&Deployment>| {
-        found.and_then(|it| it.status.as_ref()).is_some_and(|status| status.ready_replicas.unwrap_or(0) > 0)
-    });
-    tokio::time::timeout(Duration::from_secs(args.timeout_seconds), ready).await.with_context(|| {
-        format!(
-            "the controller was not ready within {} s; see `kubectl -n {ns} get pods` and `kubectl -n {ns} logs deploy/fsm-controller`",
-            args.timeout_seconds,
-            ns = args.fsm_namespace
-        )
-    })??;
-    Ok(())
+    let timeout = Duration::from_secs(args.timeout_seconds);
+    wait_for_deployment(client, &args.fsm_namespace, "fsm-controller", timeout).await
 }
 
 fn crds() -> anyhow::Result<Vec<DynamicObject>> {

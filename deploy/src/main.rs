@@ -9,6 +9,7 @@ mod failure;
 mod install;
 mod log;
 mod namespace;
+mod readiness;
 mod replay;
 
 use std::path::Path;

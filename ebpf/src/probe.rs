@@ -96,7 +96,7 @@ impl FeatureTable {
 }
 
 fn text(error: &InterceptError) -> String {
-    error.to_string()
+    chain(error)
 }
 
 /// The outcome of loading and attaching, for people.

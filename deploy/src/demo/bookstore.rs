@@ -1,27 +1,27 @@
 //! The bookstore, running in a mesh on a one-machine cluster: what the story acts on and looks at.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use fsm_local::{LocalCluster, LocalConfig};
 use fsm_store::Seq;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
-use kube::runtime::wait::{await_condition, conditions};
+use kube::runtime::wait::await_condition;
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
 use super::DemoArgs;
 use super::fetch;
+use super::folder;
 use super::observer::Observer;
 use super::report::{LogSize, Mtls, Sales};
 use crate::cluster::{Applier, parse_manifest};
 use crate::install::{InstallArgs, install};
+use crate::readiness::wait_for_deployment;
 
 pub const MESH_NAMESPACE: &str = "fsm-system";
 
@@ -49,8 +49,6 @@ const WORKLOADS: &[(&str, &str)] = &[
 /// The TrafficTargets of the buyer, in namespace bookstore.
 const BUYER_TARGETS: &[&str] = &["bookbuyer-access-bookstore-v1", "bookbuyer-access-bookstore-v2"];
 
-/// How long what was ended may still write its last files.
-const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a change may take to reach every proxy before the story calls it failed.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -65,18 +63,20 @@ pub struct Bookstore {
 impl Bookstore {
     /// Starts the cluster, installs the mesh, and brings up the bookstore.
     pub async fn start(args: &DemoArgs, data_dir: &Path, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
-        empty(data_dir)?;
+        folder::empty(data_dir).await?;
         say("starting a one-machine Kubernetes cluster …");
         let config = LocalConfig {
-            data_dir: data_dir.join("cluster"),
+            data_dir: data_dir.join(folder::CLUSTER),
             api_port: args.api_port,
             executable: std::env::current_exe().context("cannot find this program's own file")?,
             nodes: 1,
         };
-        let cluster = Arc::new(LocalCluster::up(config).await?);
-        let started = Self::start_in(cluster.clone(), data_dir, say).await;
+        let started = match LocalCluster::up(config).await {
+            Ok(cluster) => Self::start_in(Arc::new(cluster), data_dir, say).await,
+            Err(error) => Err(error.into()),
+        };
         if started.is_err() {
-            stop_cluster(cluster).await;
+            folder::remove(data_dir)?;
         }
         started
     }
@@ -86,12 +86,21 @@ impl Bookstore {
         data_dir: &Path,
         say: &(dyn Fn(&str) + Sync),
     ) -> anyhow::Result<Self> {
+        let started = Self::fill(cluster.clone(), data_dir, say).await;
+        if started.is_err() {
+            stop_cluster(cluster).await;
+        }
+        started
+    }
+
+    async fn fill(cluster: Arc<LocalCluster>, data_dir: &Path, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let client = cluster.client();
         say(&format!("  export KUBECONFIG={}", cluster.kubeconfig_path().display()));
+        interceptable()?;
         say("installing the mesh …");
         let settings = InstallArgs {
             permissive: false,
-            log_host_path: Some(data_dir.join("log")),
+            log_host_path: Some(data_dir.join(folder::LOG)),
             timeout_seconds: START_TIMEOUT.as_secs(),
             ..InstallArgs::default()
         };
@@ -103,7 +112,7 @@ impl Bookstore {
             applier.apply(&parse_manifest(name, text)?).await?;
         }
         for (namespace, deployment) in WORKLOADS {
-            ready(&client, namespace, deployment).await?;
+            wait_for_deployment(&client, namespace, deployment, START_TIMEOUT).await?;
         }
         Ok(Self { cluster, client, data_dir: data_dir.to_owned(), observer })
     }
@@ -113,12 +122,12 @@ impl Bookstore {
         drop(self.observer);
         drop(self.client);
         stop_cluster(self.cluster).await;
-        let log = self.data_dir.join("log");
+        let log = self.data_dir.join(folder::LOG);
         if keep_log {
-            remove(&self.data_dir.join("cluster"))?;
+            folder::remove(&self.data_dir.join(folder::CLUSTER))?;
             return Ok(Some(log));
         }
-        remove(&self.data_dir)?;
+        folder::remove(&self.data_dir)?;
         Ok(None)
     }
 
@@ -275,15 +284,6 @@ pub async fn pod_of(cluster: &LocalCluster, namespace: &str, app: &str) -> anyho
     Ok(running.with_context(|| format!("no pod of {app} runs in namespace {namespace}"))?.name_any())
 }
 
-async fn ready(client: &Client, namespace: &str, name: &str) -> anyhow::Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let available = await_condition(deployments, name, conditions::is_deployment_completed());
-    tokio::time::timeout(START_TIMEOUT, available)
-        .await
-        .with_context(|| format!("deployment {namespace}/{name} was not ready within {START_TIMEOUT:?}"))??;
-    Ok(())
-}
-
 async fn stop_cluster(cluster: Arc<LocalCluster>) {
     match Arc::try_unwrap(cluster) {
         Ok(cluster) => cluster.shutdown().await,
@@ -292,32 +292,21 @@ async fn stop_cluster(cluster: Arc<LocalCluster>) {
     }
 }
 
-/// Makes `dir` an empty folder, if it holds nothing but what an earlier demo left.
-fn empty(dir: &Path) -> anyhow::Result<()> {
-    if dir.exists() {
-        for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-            let name = entry?.file_name();
-            if name != "cluster" && name != "log" {
-                bail!("{} holds {name:?}, which is no demo's; choose another --data-dir", dir.display());
-            }
-        }
+/// Says what is missing if this machine can't intercept traffic: without that, pods would be refused one by one, and much later.
+fn interceptable() -> anyhow::Result<()> {
+    let missing: Vec<String> = fsm_ebpf::probe()
+        .features
+        .iter()
+        .filter_map(|feature| {
+            let why = feature.missing.as_ref()?;
+            Some(format!("{} (Linux {}, for {}): {why}", feature.name, feature.since, feature.needed_for))
+        })
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
     }
-    remove(&dir.join("log"))?;
-    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
-}
-
-/// Removes a folder with all that is in it. What was just ended may still write its last files there, so that is tried for a while.
-fn remove(dir: &Path) -> anyhow::Result<()> {
-    let deadline = Instant::now() + REMOVE_TIMEOUT;
-    loop {
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {}", dir.display()));
-            }
-            _ => return Ok(()),
-        }
-    }
+    bail!(
+        "this machine can't intercept traffic with eBPF; run as root, with all capabilities, on Linux 5.16 or newer with cgroup v2 and BPF. Missing: {}",
+        missing.join("; ")
+    );
 }

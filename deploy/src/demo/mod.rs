@@ -3,6 +3,7 @@
 pub mod apps;
 mod bookstore;
 mod fetch;
+mod folder;
 mod latency;
 mod observer;
 mod report;
