@@ -12,6 +12,7 @@ mod container;
 mod context;
 mod devices;
 mod env;
+mod eviction;
 mod health;
 mod image;
 mod insecure;

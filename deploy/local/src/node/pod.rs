@@ -18,6 +18,7 @@ use super::console::Consoles;
 use super::container::supervise;
 use super::context::Context;
 use super::env::Facts;
+use super::eviction;
 use super::intercept::InterceptionError;
 use super::logs::ContainerLog;
 use super::publish;
@@ -37,6 +38,8 @@ pub(super) enum Desired {
     Run(Arc<Pod>),
     /// Ended within the grace period, then deleted from the API.
     Delete { pod: Arc<Pod>, deadline: Instant },
+    /// Ended at once, for taking more than it may; the API keeps the pod.
+    Evicted(Arc<Pod>),
     /// The API no longer has it: ended at once.
     Gone,
     /// The cluster is going down; the API keeps the pod.
@@ -48,7 +51,7 @@ impl Desired {
         match self {
             Self::Run(_) => None,
             Self::Delete { deadline, .. } | Self::Shutdown { deadline } => Some(*deadline),
-            Self::Gone => Some(Instant::now()),
+            Self::Evicted(_) | Self::Gone => Some(Instant::now()),
         }
     }
 }
@@ -88,7 +91,7 @@ pub(super) async fn run(agent: Arc<Agent>, pod: Arc<Pod>, mut desired: watch::Re
     }
     clean_up(&agent, &pod).await;
     // A pod that completed stays to be read about, until someone deletes it.
-    ending(&mut desired).await;
+    desired.wait_for(|desired| !matches!(desired, Desired::Run(_) | Desired::Evicted(_))).await.ok();
     publisher.stop().await;
     agent.forget(&pod);
     let why = desired.borrow().clone();
@@ -200,6 +203,7 @@ async fn live(ctx: &Arc<Context>, desired: &mut watch::Receiver<Desired>) {
         let news = of_pod.agent.changes.subscribe();
         volume::keep_fresh(of_pod.agent.client.clone(), &of_pod.volumes, &of_pod.facts, news, wanted).await;
     });
+    let measured = tokio::spawn(eviction::watch(Arc::clone(ctx)));
     ctx.agent.plug(ctx);
     let mut sidecars: Vec<Group> = Vec::new();
     if init(ctx, &mut sidecars, desired).await {
@@ -221,11 +225,12 @@ async fn live(ctx: &Arc<Context>, desired: &mut watch::Receiver<Desired>) {
     // Sidecars serve the application to its last word, and one another in the order they were started.
     while let Some(mut sidecar) = sidecars.pop() {
         let wanted = desired.borrow().deadline().unwrap_or_else(Instant::now);
-        let at_once = wanted <= Instant::now() && matches!(&*desired.borrow(), Desired::Gone);
+        let at_once = wanted <= Instant::now() && matches!(&*desired.borrow(), Desired::Gone | Desired::Evicted(_));
         sidecar.stop.send_replace(Some(if at_once { wanted } else { wanted.max(Instant::now() + SIDECAR_GRACE) }));
         (&mut sidecar.task).await.ok();
     }
     fresh.abort();
+    measured.abort();
 }
 
 /// Runs init containers one after the other; sidecars among them stay. False if the pod ends here.

@@ -66,6 +66,7 @@ fn apply(agent: &Arc<Agent>, pod: Pod) {
         let previous = worker.desired.borrow().clone();
         let desired = match previous {
             Desired::Gone | Desired::Shutdown { .. } => return,
+            Desired::Evicted(_) if !leaving => Desired::Evicted(pod),
             Desired::Delete { deadline, .. } if worker.grace == Some(grace) => Desired::Delete { pod, deadline },
             _ if leaving => {
                 worker.grace = Some(grace);
@@ -108,6 +109,17 @@ impl Workers {
     fn gone(&self, uid: &str) {
         if let Some(worker) = self.running().get(uid) {
             worker.desired.send_replace(Desired::Gone);
+        }
+    }
+
+    /// Ends a pod at once that takes more than it may.
+    pub fn evict(&self, uid: &str) {
+        if let Some(worker) = self.running().get(uid) {
+            worker.desired.send_modify(|desired| {
+                if let Desired::Run(pod) = desired {
+                    *desired = Desired::Evicted(Arc::clone(pod));
+                }
+            });
         }
     }
 

@@ -55,7 +55,7 @@ async fn publish(
     loop {
         let last_word = *finished.borrow_and_update();
         let seen = board.borrow_and_update().clone();
-        if let Desired::Run(pod) | Desired::Delete { pod, .. } = &*desired.borrow() {
+        if let Desired::Run(pod) | Desired::Evicted(pod) | Desired::Delete { pod, .. } = &*desired.borrow() {
             latest = Arc::clone(pod);
         }
         // Our own last words are newer than what the watch has brought back.

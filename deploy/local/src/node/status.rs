@@ -63,6 +63,8 @@ pub struct Board {
     pub started: Timestamp,
     /// No container will be started any more.
     pub over: bool,
+    /// Why it was ended by the node, if it was.
+    pub evicted: Option<String>,
 }
 
 impl Board {
@@ -93,8 +95,14 @@ impl Board {
                 id: String::new(),
             }
         });
-        let mut board =
-            Self { containers: containers.collect(), pod_ips: Vec::new(), host_ip, started: now, over: false };
+        let mut board = Self {
+            containers: containers.collect(),
+            pod_ips: Vec::new(),
+            host_ip,
+            started: now,
+            over: false,
+            evicted: None,
+        };
         if board.containers.iter().any(|c| c.role != Role::Main) {
             board.wait_for_init();
         }
@@ -126,7 +134,8 @@ impl Board {
             _ => None,
         };
         if self.over {
-            let failed = self.containers.iter().filter(|c| c.role != Role::Sidecar).any(|c| ended(c) != Some(0));
+            let failed = self.evicted.is_some()
+                || self.containers.iter().filter(|c| c.role != Role::Sidecar).any(|c| ended(c) != Some(0));
             return if failed { "Failed" } else { "Succeeded" };
         }
         let begun = self
@@ -199,6 +208,8 @@ impl Board {
         };
         PodStatus {
             phase: Some(self.phase().to_owned()),
+            reason: self.evicted.as_ref().map(|_| "Evicted".to_owned()),
+            message: self.evicted.clone(),
             conditions: Some(conditions),
             container_statuses: of(true),
             init_container_statuses: of(false),

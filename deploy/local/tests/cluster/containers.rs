@@ -85,3 +85,20 @@ async fn a_container_that_takes_too_much_memory_is_ended() {
     assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("OOMKilled"), &json!(137)));
     c.cluster.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_fills_its_volume_is_evicted() {
+    let Some(c) = cluster().await else { return };
+    let mut pod = shell("full", "head -c 3000000 /dev/zero > /data/x; exec sleep 1000");
+    pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {"sizeLimit": "1Mi"}}]);
+    pod["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    c.create::<Pod>(pod).await;
+    let status = |pod: &Pod| json!(pod.status);
+    let evicted = status(&c.until::<Pod>("full", |pod| status(pod)["phase"] == "Failed").await);
+    assert_eq!(evicted["reason"], "Evicted");
+    assert_eq!(evicted["message"], "Usage of EmptyDir volume \"data\" exceeds the limit \"1Mi\". ");
+    assert_eq!(evicted["containerStatuses"][0]["state"]["terminated"]["reason"], "Error");
+    c.api::<Pod>().delete("full", &DeleteParams::default()).await.unwrap();
+    c.until_gone::<Pod>("full").await;
+    c.cluster.shutdown().await;
+}

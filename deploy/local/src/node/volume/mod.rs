@@ -245,7 +245,7 @@ impl Volumes {
 }
 
 /// Whether it is an `emptyDir` in memory.
-pub(super) fn is_in_memory(volume: &Volume) -> bool {
+pub(in crate::node) fn is_in_memory(volume: &Volume) -> bool {
     volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() == Some("Memory"))
 }
 
