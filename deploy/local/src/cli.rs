@@ -75,6 +75,9 @@ pub struct UpArgs {
     /// How many nodes, each with a network of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub nodes: u8,
+    /// Hold requests to roles and bindings (RBAC); without, every client with credentials may do everything
+    #[arg(long)]
+    pub rbac: bool,
 }
 
 /// Runs the command.
@@ -104,7 +107,13 @@ async fn up(args: UpArgs, json: bool) -> anyhow::Result<()> {
         manifests.push((file.display().to_string(), text));
     }
     let executable = std::env::current_exe().context("cannot find this program's own file")?;
-    let config = LocalConfig { data_dir: args.home.data_dir, api_port: args.api_port, executable, nodes: args.nodes };
+    let config = LocalConfig {
+        data_dir: args.home.data_dir,
+        api_port: args.api_port,
+        executable,
+        nodes: args.nodes,
+        rbac: args.rbac,
+    };
     let coming = async {
         let cluster = LocalCluster::up(config).await?;
         for (name, text) in &manifests {

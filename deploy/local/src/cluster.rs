@@ -50,6 +50,8 @@ pub struct LocalConfig {
     pub executable: PathBuf,
     /// How many nodes; each has a network of its own.
     pub nodes: u8,
+    /// Whether requests are held to roles and bindings (RBAC).
+    pub rbac: bool,
 }
 
 /// Why a cluster can't be brought up. Nothing stays behind then.
@@ -123,6 +125,7 @@ impl LocalCluster {
             listeners,
             extra_names: Vec::new(),
             dialer: Arc::new(NodeDialer(Arc::clone(&nets[0]))),
+            rbac: config.rbac,
         })
         .await?;
         let kubeconfig = home.dir().join("kubeconfig");

@@ -70,6 +70,7 @@ impl Bookstore {
             api_port: args.api_port,
             executable: std::env::current_exe().context("cannot find this program's own file")?,
             nodes: 1,
+            rbac: false,
         };
         let started = match LocalCluster::up(config).await {
             Ok(cluster) => Self::start_in(Arc::new(cluster), data_dir, say).await,

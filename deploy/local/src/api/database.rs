@@ -1,7 +1,6 @@
 //! The state: every object, the recent changes, and the versions that order them.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::ops::Bound;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -11,9 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::journal::{Durable, Journal, JournalEntry, Remembered};
 use super::object::{items, metadata, text, uid};
 use super::resource::Storage;
-
-/// How many changes of a resource are remembered for watches that resume.
-const WINDOW: usize = 8192;
+use super::shelf::Shelf;
 
 /// The place of an object within its resource. The namespace of cluster-scoped objects is empty.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,20 +94,13 @@ pub struct TooOld {
     pub oldest: u64,
 }
 
-#[derive(Debug)]
-struct Shelf {
-    objects: BTreeMap<Key, Object>,
-    history: VecDeque<Arc<Change>>,
-    /// Changes after this version are in the history.
-    floor: u64,
-    latest: watch::Sender<u64>,
-}
-
 #[derive(Debug, Default)]
 struct State {
     version: u64,
     /// The version at which this server started: what changed before is not known.
     start: u64,
+    /// Writes up to this version are in the journal: watchers are told of them.
+    journalled: u64,
     shelves: HashMap<Storage, Shelf>,
     /// Objects by the uid of their owners.
     dependents: HashMap<String, HashSet<(Storage, Key)>>,
@@ -121,20 +111,24 @@ struct State {
 #[derive(Debug)]
 pub struct Database {
     state: Mutex<State>,
-    journal: Option<Journal>,
+    journal: Option<Arc<Journal>>,
+    /// Where writes are announced that are on their way into the journal.
+    written: mpsc::UnboundedSender<Written>,
     /// Where the server's own controllers learn of changes.
     feed: mpsc::UnboundedSender<Arc<Change>>,
+}
+
+/// A write on its way into the journal.
+pub struct Written {
+    pub storage: Storage,
+    pub version: u64,
+    pub durable: Durable,
 }
 
 impl State {
     fn shelf(&mut self, storage: &Storage) -> &mut Shelf {
         let (start, version) = (self.start, self.version);
-        self.shelves.entry(storage.clone()).or_insert_with(|| Shelf {
-            objects: BTreeMap::new(),
-            history: VecDeque::new(),
-            floor: start,
-            latest: watch::Sender::new(version),
-        })
+        self.shelves.entry(storage.clone()).or_insert_with(|| Shelf::new(start, version))
     }
 
     fn index(&mut self, storage: &Storage, key: &Key, before: Option<&Value>, after: Option<&Value>) {
@@ -161,16 +155,22 @@ impl State {
 
 impl Database {
     /// A database with the objects a journal remembers. Changes are told to `feed`.
-    pub fn new(journal: Option<Journal>, remembered: Remembered, feed: mpsc::UnboundedSender<Arc<Change>>) -> Self {
+    /// Writes are announced to `written`; whoever reads there [reveals](Self::reveal) them.
+    pub fn new(
+        journal: Option<Journal>,
+        remembered: Remembered,
+        feed: mpsc::UnboundedSender<Arc<Change>>,
+        written: mpsc::UnboundedSender<Written>,
+    ) -> Self {
         let version = remembered.version;
-        let mut state = State { version, start: version, ..State::default() };
+        let mut state = State { version, start: version, journalled: version, ..State::default() };
         for entry in remembered.objects {
             let Some(value) = entry.object else { continue };
             state.index(&entry.storage, &entry.key, None, Some(&value));
             let object = Arc::new(Stored { version: entry.version, value });
             state.shelf(&entry.storage).objects.insert(entry.key, object);
         }
-        Self { state: Mutex::new(state), journal, feed }
+        Self { state: Mutex::new(state), journal: journal.map(Arc::new), written, feed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -191,28 +191,58 @@ impl Database {
     pub fn list(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Object)>) {
         let state = self.lock();
         let Some(shelf) = state.shelves.get(storage) else { return (state.version, Vec::new()) };
-        let pair = |(key, object): (&Key, &Object)| (key.clone(), object.clone());
-        let objects = match namespace {
-            None => shelf.objects.iter().map(pair).collect(),
-            Some(namespace) => {
-                let start = Bound::Included(Key::new(namespace, ""));
-                let within = shelf.objects.range((start, Bound::Unbounded));
-                within.take_while(|(key, _)| key.namespace == namespace).map(pair).collect()
-            }
-        };
+        let objects = shelf.present(namespace).map(|(key, object)| (key.clone(), object.clone())).collect();
         (state.version, objects)
     }
 
-    /// The changes of a resource after a version, and the version up to which they are complete.
+    /// The objects of a resource as they were at a version.
+    pub fn list_at(
+        &self,
+        storage: &Storage,
+        namespace: Option<&str>,
+        version: u64,
+    ) -> Result<Vec<(Key, Object)>, TooOld> {
+        self.lock().shelf(storage).at(namespace, version)
+    }
+
+    /// The objects of a resource as far as they are in the journal, and the version up to which that is.
+    pub fn list_journalled(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Object)>) {
+        let mut state = self.lock();
+        let version = state.journalled;
+        // What is not in the journal yet is among the last changes.
+        let objects = state.shelf(storage).at(namespace, version).unwrap_or_default();
+        (version, objects)
+    }
+
+    /// Tells watchers of a write that is in the journal now.
+    pub fn reveal(&self, storage: &Storage, version: u64) {
+        let mut state = self.lock();
+        state.journalled = version;
+        // What is no longer served has nobody to tell.
+        if let Some(shelf) = state.shelves.get_mut(storage) {
+            shelf.latest.send_replace(version);
+        }
+    }
+
+    /// Every object, and the version of the last write: what a snapshot of the journal is made of.
+    pub fn everything(&self) -> (u64, Vec<(Storage, Key, Object)>) {
+        let state = self.lock();
+        let all = state.shelves.iter().flat_map(|(storage, shelf)| {
+            shelf.objects.iter().map(|(key, object)| (storage.clone(), key.clone(), object.clone()))
+        });
+        (state.version, all.collect())
+    }
+
+    pub fn journal(&self) -> Option<Arc<Journal>> {
+        self.journal.clone()
+    }
+
+    /// The changes of a resource after a version that are in the journal, and the version up to which they are complete.
     pub fn changes_after(&self, storage: &Storage, version: u64) -> Result<(Vec<Arc<Change>>, u64), TooOld> {
         let mut state = self.lock();
-        let latest = state.version;
+        let journalled = state.journalled;
         let shelf = state.shelf(storage);
-        if version < shelf.floor {
-            return Err(TooOld { oldest: shelf.floor });
-        }
-        let start = shelf.history.partition_point(|change| change.version <= version);
-        Ok((shelf.history.range(start..).cloned().collect(), latest.max(version)))
+        Ok((shelf.changes(version, journalled)?, journalled.max(version)))
     }
 
     /// Tells the version of each new change of a resource.
@@ -293,18 +323,7 @@ impl Database {
             line: OnceLock::new(),
         });
         let shelf = state.shelf(storage);
-        if gone {
-            shelf.objects.remove(key);
-        } else {
-            shelf.objects.insert(key.clone(), object.clone());
-        }
-        shelf.history.push_back(change.clone());
-        if shelf.history.len() > WINDOW
-            && let Some(forgotten) = shelf.history.pop_front()
-        {
-            shelf.floor = forgotten.version;
-        }
-        shelf.latest.send_replace(object.version);
+        shelf.record(change.clone());
         // Sent under the lock, so the journal has the order of the versions. The feed may be closed while stopping.
         let durable = self.journal.as_ref().map_or_else(Durable::at_once, |journal| {
             let stored = (!gone).then(|| object.value.clone());
@@ -316,6 +335,8 @@ impl Database {
             })
         });
         let _ = self.feed.send(change);
+        let written = Written { storage: storage.clone(), version: object.version, durable: durable.clone() };
+        let _ = self.written.send(written);
         durable
     }
 

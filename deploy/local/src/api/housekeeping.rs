@@ -15,6 +15,7 @@ use super::namespaces;
 use super::object::{finalizers, is_terminating, items, metadata, text, uid};
 use super::options::{DeleteOptions, Propagation, WriteOptions};
 use super::path::Target;
+use super::rbac;
 use super::resource::Storage;
 use super::server::Server;
 use super::system_fields::released;
@@ -52,6 +53,9 @@ pub async fn run(server: Arc<Server>, mut changes: mpsc::UnboundedReceiver<Arc<C
         }
         if storage == "apiextensions.k8s.io/customresourcedefinitions" {
             definition::follow(&server, &change).await;
+        }
+        if rbac::concerns_aggregation(&change) {
+            rbac::aggregate(&server);
         }
         match change.kind {
             ChangeKind::Deleted => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use fsm_store::{Entry, EventLog, Options, Sealer, Seq, SledLog, TraceContext};
 use futures::StreamExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt, Shared};
 use serde_json::{Value, json};
 
 use super::database::Key;
@@ -52,8 +52,9 @@ pub struct Remembered {
     pub version: u64,
 }
 
-/// Ready when a write is in the journal.
-pub struct Durable(Option<BoxFuture<'static, Result<Seq, fsm_store::Error>>>);
+/// Ready when a write is in the journal. Everyone who waits for the same write has one.
+#[derive(Clone)]
+pub struct Durable(Option<Shared<BoxFuture<'static, Result<Seq, fsm_store::Error>>>>);
 
 impl Durable {
     /// For a server without a journal.
@@ -63,9 +64,14 @@ impl Durable {
 
     /// Waits for the journal. The error says why the write isn't kept.
     pub async fn wait(self) -> Result<(), String> {
+        self.place().await.map(|_| ())
+    }
+
+    /// Waits for the journal; gives the place of the write's record in it.
+    pub async fn place(self) -> Result<Option<Seq>, String> {
         match self.0 {
-            None => Ok(()),
-            Some(appended) => appended.await.map(|_| ()).map_err(|error| error.to_string()),
+            None => Ok(None),
+            Some(appended) => appended.await.map(Some).map_err(|error| error.to_string()),
         }
     }
 }
@@ -99,12 +105,12 @@ impl Journal {
         let key = format!("{} {}/{}", entry.storage, entry.key.namespace, entry.key.name);
         let body = match self.body(entry) {
             Ok(body) => body,
-            Err(error) => return Durable(Some(Box::pin(async move { Err(error) }))),
+            Err(error) => return Durable(Some(async move { Err(error) }.boxed().shared())),
         };
         let topic = if entry.object.is_some() { "stored" } else { "removed" };
         let record =
             Entry { topic: topic.into(), key, body: body.to_string().into_bytes(), trace: TraceContext::default() };
-        Durable(Some(self.log.append(vec![record])))
+        Durable(Some(self.log.append(vec![record]).boxed().shared()))
     }
 
     fn body(&self, entry: &JournalEntry) -> Result<Value, fsm_store::Error> {
@@ -180,7 +186,7 @@ impl Journal {
     }
 
     /// Keeps the present state and drops the records before it.
-    async fn snapshot(&self, remembered: &Remembered, seq: Seq) -> Result<(), JournalError> {
+    pub async fn snapshot(&self, remembered: &Remembered, seq: Seq) -> Result<(), JournalError> {
         let mut bodies = Vec::new();
         for entry in &remembered.objects {
             bodies.push(self.body(entry)?);

@@ -9,12 +9,14 @@
 mod admission;
 mod applying;
 mod builtin;
+mod cel;
 mod crd;
 mod database;
 mod decoding;
 mod defaults;
 mod deleting;
 mod discovery;
+mod durability;
 mod events;
 mod extras;
 mod housekeeping;
@@ -32,6 +34,7 @@ mod path;
 mod pki;
 mod protobuf;
 mod query;
+mod rbac;
 mod reading;
 mod resource;
 mod reviews;
@@ -41,6 +44,7 @@ mod serve;
 mod server;
 mod services;
 mod session;
+mod shelf;
 mod status;
 mod strategic;
 mod streaming;
@@ -86,6 +90,8 @@ pub struct ApiConfig {
     pub extra_names: Vec<String>,
     /// How webhooks behind a Service are reached.
     pub dialer: Arc<dyn Dialer>,
+    /// Whether requests are held to the roles and bindings (RBAC). Without, whoever is authenticated may do everything.
+    pub rbac: bool,
 }
 
 /// Why an API server can't be started.
@@ -143,7 +149,8 @@ impl ApiServer {
 
         let (feed, changes) = mpsc::unbounded_channel();
         let (journal, remembered) = journal::Journal::open(&config.data_dir).await?;
-        let database = database::Database::new(Some(journal), remembered, feed);
+        let (written, writes) = mpsc::unbounded_channel();
+        let database = database::Database::new(Some(journal), remembered, feed, written);
         let server = Arc::new(Server::new(Parts {
             database,
             registry: builtin::registry(),
@@ -151,13 +158,16 @@ impl ApiServer {
             tokens,
             static_tokens: BTreeMap::from([(admin_token.clone(), User::admin())]),
             dialer: config.dialer,
+            rbac: config.rbac,
         }));
         for definition in server.all("apiextensions.k8s.io", "customresourcedefinitions", None) {
             server.change_registry(|registry| crd::definition::register(registry, &definition.value));
         }
         namespaces::found_cluster(&server, address.port());
+        rbac::found(&server);
         let tasks = TaskTracker::new();
         tasks.spawn(housekeeping::run(server.clone(), changes));
+        tasks.spawn(durability::follow(server.clone(), writes));
         for (_, listener) in listeners {
             tasks.spawn(serve::accept(server.clone(), listener, acceptor.clone(), tasks.clone()));
         }

@@ -17,7 +17,8 @@ use super::writing::Writing;
 pub const INITIAL: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const ROOT_CA: &str = "kube-root-ca.crt";
 
-fn own(server: &Server, group: &str, plural: &str, key: &Key, mut object: Value) {
+/// Makes an object that belongs to the cluster itself, unless it is there.
+pub fn own(server: &Server, group: &str, plural: &str, key: &Key, mut object: Value) {
     let meta = metadata(&mut object);
     meta.insert("name".into(), json!(key.name));
     if !key.namespace.is_empty() {

@@ -23,6 +23,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// Who the written fields belong to.
     pub manager: String,
+    /// Whether the client said so itself.
+    pub manager_named: bool,
     pub validation: FieldValidation,
     /// Server-side apply: take fields over from their owners.
     pub force: bool,
@@ -56,7 +58,7 @@ impl WriteOptions {
         refuse(kind, &errors)?;
         let program = user_agent.split('/').next().filter(|program| !program.is_empty());
         let manager = named.or(program).unwrap_or("unknown").to_owned();
-        Ok(Self { kind, dry_run, manager, validation, force })
+        Ok(Self { kind, dry_run, manager, manager_named: named.is_some(), validation, force })
     }
 
     /// The options of the server's own writes.
@@ -65,6 +67,7 @@ impl WriteOptions {
             kind: "UpdateOptions",
             dry_run: false,
             manager: manager.into(),
+            manager_named: false,
             validation: FieldValidation::Ignore,
             force: false,
         }

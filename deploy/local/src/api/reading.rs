@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::database::{Key, Object};
+use super::database::{Key, Object, TooOld};
 use super::media::Form;
 use super::path::Target;
 use super::query::Query;
@@ -92,20 +92,26 @@ pub fn partial(object: &Value) -> Value {
 /// What a continue token says: the version of the first page, and the key after which to go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Continue {
-    version: u64,
+    /// `None` to go on at the newest version, whichever that is.
+    version: Option<u64>,
     start: Key,
 }
 
 impl Continue {
     fn token(&self) -> String {
         let start = format!("{}/{}\u{0}", self.start.namespace, self.start.name);
-        URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": self.version, "start": start}).to_string())
+        let version = self.version.map_or(json!(-1), |version| json!(version));
+        URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": version, "start": start}).to_string())
     }
 
     fn parse(token: &str) -> Option<Self> {
         let decoded: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).ok()?).ok()?;
         let (namespace, name) = decoded["start"].as_str()?.strip_suffix('\u{0}')?.split_once('/')?;
-        Some(Self { version: decoded["rv"].as_u64()?, start: Key::new(namespace, name) })
+        let version = match decoded["rv"].as_i64()? {
+            -1 => None,
+            version => Some(u64::try_from(version).ok()?),
+        };
+        Some(Self { version, start: Key::new(namespace, name) })
     }
 }
 
@@ -118,30 +124,25 @@ pub async fn list(server: &Server, target: &Target, query: &Query, form: Form) -
     check_version_match(resource, query)?;
     reachable(server, wanted).await?;
     let page = page_of(query, wanted)?;
-    let (version, objects) = list_objects(server, target);
+    // With a limit a version means that very one, so that the pages belong together.
+    let exact = exact || (page.limit.is_some() && !query.all("resourceVersionMatch").any(|m| m == "NotOlderThan"));
+    let named = wanted.filter(|_| exact).and_then(|w| w.parse().ok()).filter(|version| *version > 0);
+    let then = page.after.as_ref().map_or(named, |after| after.version);
+    let (version, objects) = match then {
+        None => list_objects(server, target),
+        Some(then) => (then, list_objects_at(server, target, then).map_err(|_| too_old(page.after.as_ref()))?),
+    };
     let passed: Vec<(&Key, Value)> = objects
         .iter()
         .map(|(key, object)| (key, present(resource, object)))
         .filter(|(_, object)| filter.matches(object))
         .collect();
-    if exact && wanted.and_then(|w| w.parse().ok()) != Some(version) {
-        // Only the present is kept, and an older list can be told only when nothing changed since.
-        let unchanged = wanted
-            .and_then(|w| w.parse().ok())
-            .is_some_and(|w| server.database.changes_after(&resource.storage, w).is_ok_and(|(c, _)| c.is_empty()));
-        if !unchanged {
-            return Err(ApiError::expired(
-                "The provided resource version is too old: this server lists only the present state",
-            ));
-        }
-    }
     let start = page.after.as_ref().map_or(0, |after| passed.partition_point(|(key, _)| **key <= after.start));
     let end = page.limit.map_or(passed.len(), |limit| passed.len().min(start + limit));
-    let version = page.after.as_ref().map_or(version, |after| after.version);
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".into(), json!(version.to_string()));
     if end < passed.len() && end > start {
-        let next = Continue { version, start: passed[end - 1].0.clone() };
+        let next = Continue { version: Some(version), start: passed[end - 1].0.clone() };
         metadata.insert("continue".into(), json!(next.token()));
         if filter.is_empty() {
             metadata.insert("remainingItemCount".into(), json!(passed.len() - end));
@@ -151,6 +152,19 @@ pub async fn list(server: &Server, target: &Target, query: &Query, form: Form) -
     }
     let items: Vec<Value> = passed.into_iter().take(end).skip(start).map(|(_, object)| object).collect();
     Ok(collection(resource, items, Value::Object(metadata), form, query))
+}
+
+/// The answer when a version is no longer known. With a page's token comes one that goes on with what there is now.
+fn too_old(after: Option<&Continue>) -> ApiError {
+    let Some(after) = after else {
+        return ApiError::expired("The resourceVersion for the provided list is too old.");
+    };
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a new list without \
+                   the continue parameter, or use the continue token in this response to retrieve the remainder of the results. \
+                   Continuing with the provided token results in an inconsistent list - objects that were created, modified, or \
+                   deleted between the time the first chunk was returned and now may show up in the list.";
+    let token = Continue { version: None, start: after.start.clone() }.token();
+    ApiError { next_page: Some(token), ..ApiError::expired(message) }
 }
 
 /// A list in the form asked for.
@@ -183,6 +197,15 @@ pub fn list_objects(server: &Server, target: &Target) -> (u64, Vec<(Key, Object)
         objects.retain(|(key, _)| key.name == *name);
     }
     (version, objects)
+}
+
+/// The objects a target named at a version.
+fn list_objects_at(server: &Server, target: &Target, version: u64) -> Result<Vec<(Key, Object)>, TooOld> {
+    let mut objects = server.database.list_at(&target.resource.storage, target.namespace.as_deref(), version)?;
+    if let Some(name) = &target.name {
+        objects.retain(|(key, _)| key.name == *name);
+    }
+    Ok(objects)
 }
 
 struct Page {
@@ -268,8 +291,10 @@ mod tests {
 
     #[test]
     fn continue_tokens_are_read_back() {
-        let at = Continue { version: 7, start: Key::new("a", "b.c") };
-        assert_eq!(Continue::parse(&at.token()), Some(at));
+        for version in [Some(7), None] {
+            let at = Continue { version, start: Key::new("a", "b.c") };
+            assert_eq!(Continue::parse(&at.token()), Some(at));
+        }
         assert_eq!(Continue::parse("nonsense"), None);
     }
 }

@@ -1,9 +1,11 @@
-//! Questions about users: TokenReview, SubjectAccessReview and their kin. Everything an authenticated user asks is allowed:
-//! this server does not enforce RBAC.
+//! Questions about users: TokenReview, SubjectAccessReview and their kin. Access is answered from the roles and bindings, whether
+//! or not requests are held to them.
 
 use serde_json::{Value, json};
 
 use super::object::{as_map, at, items, text, uid};
+use super::path::Target;
+use super::rbac::{self, Attributes, What};
 use super::resource::Resource;
 use super::server::Server;
 use super::status::{ApiError, FieldError};
@@ -56,22 +58,32 @@ pub fn authenticate(server: &Server, token: &str, wanted: &[String]) -> Result<(
 }
 
 /// Answers a review.
-pub fn answer(server: &Server, resource: &Resource, user: &User, mut review: Value) -> Result<Value, ApiError> {
+pub fn answer(server: &Server, target: &Target, user: &User, mut review: Value) -> Result<Value, ApiError> {
+    let resource = &target.resource;
     let body = as_map(&mut review);
     body.insert("kind".into(), json!(resource.kind));
     body.insert("apiVersion".into(), json!(resource.api_version()));
-    body.entry("metadata").or_insert_with(|| json!({}));
+    let metadata = as_map(body.entry("metadata").or_insert_with(|| json!({})));
+    if let Some(namespace) = &target.namespace {
+        metadata.insert("namespace".into(), json!(namespace));
+    }
     let status = match resource.kind.as_str() {
         "TokenReview" => token_review(server, &review)?,
         "SelfSubjectReview" => json!({"userInfo": user.info()}),
-        "SelfSubjectRulesReview" => json!({
-            "resourceRules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
-            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
-            "incomplete": false,
-        }),
-        "SubjectAccessReview" | "SelfSubjectAccessReview" | "LocalSubjectAccessReview" => {
-            access_review(resource, &review)?;
-            json!({"allowed": true, "reason": "RBAC is not enforced by this API server"})
+        "SelfSubjectRulesReview" => {
+            let namespace = text(&review, &["spec", "namespace"]);
+            if namespace.is_empty() {
+                return Err(ApiError::bad_request("no namespace on request"));
+            }
+            let rules = rbac::rules_for(server, user, namespace);
+            as_map(&mut review).insert("spec".into(), json!({}));
+            json!({"resourceRules": rbac::resource_rules(&rules), "nonResourceRules": rbac::non_resource_rules(&rules),
+                "incomplete": false})
+        }
+        "SelfSubjectAccessReview" => access(server, user, &attributes(target, &review)?),
+        "SubjectAccessReview" | "LocalSubjectAccessReview" => {
+            let subject = subject(resource, &review)?;
+            access(server, &subject, &attributes(target, &review)?)
         }
         other => return Err(ApiError::not_implemented(format!("{other} is not answered by this API server"))),
     };
@@ -79,17 +91,61 @@ pub fn answer(server: &Server, resource: &Resource, user: &User, mut review: Val
     Ok(review)
 }
 
-fn access_review(resource: &Resource, review: &Value) -> Result<(), ApiError> {
-    let attributes = |name: &str| at(review, &["spec", name]).is_some_and(|v| !v.is_null());
-    if attributes("resourceAttributes") == attributes("nonResourceAttributes") {
-        let error = FieldError::invalid(
-            "spec.resourceAttributes",
-            &Value::Null,
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        );
-        return Err(ApiError::invalid(resource, "", &[error]));
+fn access(server: &Server, user: &User, wanted: &Attributes) -> Value {
+    match rbac::allowed(server, user, wanted) {
+        Some(reason) if reason.is_empty() => json!({"allowed": true}),
+        Some(reason) => json!({"allowed": true, "reason": reason}),
+        None => json!({"allowed": false}),
     }
-    Ok(())
+}
+
+fn invalid(resource: &Resource, error: FieldError) -> ApiError {
+    // As a real server has it: without the kind.
+    ApiError::invalid(&Resource { kind: String::new(), ..resource.clone() }, "", &[error])
+}
+
+/// The user that a review asks about.
+fn subject(resource: &Resource, review: &Value) -> Result<User, ApiError> {
+    let spec = &review["spec"];
+    let groups: Vec<String> = items(spec, &["groups"]).iter().filter_map(Value::as_str).map(Into::into).collect();
+    let name = text(spec, &["user"]);
+    if name.is_empty() && groups.is_empty() {
+        let detail = "at least one of user or group must be specified";
+        return Err(invalid(resource, FieldError::invalid("spec.user", &json!(""), detail)));
+    }
+    Ok(User { name: name.into(), groups, ..User::default() })
+}
+
+/// What a review asks for.
+fn attributes(target: &Target, review: &Value) -> Result<Attributes, ApiError> {
+    let part = |name: &str| at(review, &["spec", name]).filter(|part| !part.is_null());
+    let own = |part: &Value, field: &str| text(part, &[field]).to_owned();
+    match (part("resourceAttributes"), part("nonResourceAttributes")) {
+        (Some(wanted), None) => {
+            let namespace = own(wanted, "namespace");
+            if target.namespace.as_ref().is_some_and(|within| *within != namespace) {
+                let error = FieldError::invalid(
+                    "spec.resourceAttributes.namespace",
+                    &json!(namespace),
+                    "must match metadata.namespace",
+                );
+                return Err(invalid(&target.resource, error));
+            }
+            let what = What::Resource {
+                group: own(wanted, "group"),
+                resource: own(wanted, "resource"),
+                subresource: own(wanted, "subresource"),
+                namespace,
+                name: own(wanted, "name"),
+            };
+            Ok(Attributes { verb: own(wanted, "verb"), what })
+        }
+        (None, Some(wanted)) => Ok(Attributes { verb: own(wanted, "verb"), what: What::Path(own(wanted, "path")) }),
+        _ => {
+            let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            Err(invalid(&target.resource, FieldError::invalid("spec.resourceAttributes", &Value::Null, detail)))
+        }
+    }
 }
 
 fn token_review(server: &Server, review: &Value) -> Result<Value, ApiError> {

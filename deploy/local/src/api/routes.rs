@@ -16,7 +16,7 @@ use super::query::Query;
 use super::server::Server;
 use super::status::ApiError;
 use super::users::User;
-use super::{discovery, openapi, verbs};
+use super::{discovery, openapi, rbac, verbs};
 
 /// A request whose body has been read.
 #[derive(Debug)]
@@ -95,11 +95,15 @@ pub async fn answer(server: &Arc<Server>, request: Request) -> Result<Reply, Api
     {
         return Ok(plain(other(server, &request, request.path.trim_end_matches('/'))?));
     }
-    if request.user.is_anonymous() {
+    if request.user.is_anonymous() && !server.rbac {
         return Err(ApiError::unauthorized());
     }
     let registry = server.registry();
-    match path::parse(&request.path, &registry)? {
+    let route = path::parse(&request.path, &registry)?;
+    if !matches!(route, Route::Resource(_)) {
+        rbac::enforce_path(server, &request)?;
+    }
+    match route {
         Route::Resource(target) => verbs::answer(server, &request, target).await,
         Route::Other(path) => Ok(plain(other(server, &request, &path)?)),
         route => {

@@ -80,6 +80,12 @@ impl LabelSelector {
     }
 }
 
+/// The name that a field selector asks for, if it asks for one object.
+pub fn only_name(text: &str) -> Option<String> {
+    let wanted = text.split(',').find_map(|piece| piece.trim().strip_prefix("metadata.name="))?;
+    Some(wanted.trim_start_matches('=').to_owned())
+}
+
 fn split_outside_parentheses(text: &str) -> Vec<&str> {
     let (mut pieces, mut depth, mut start) = (Vec::new(), 0_i32, 0);
     for (i, c) in text.char_indices() {

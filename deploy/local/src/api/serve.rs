@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 use super::query::Query;
+use super::rbac;
 use super::reviews;
 use super::routes::{self, Answer, Reply, Request};
 use super::server::Server;
@@ -100,6 +101,7 @@ async fn handle(
     let none_match = parts.headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(ToOwned::to_owned);
     let result = async {
         let user = authenticate(server, &parts.headers, certificate)?;
+        let user = rbac::impersonated(server, &parts.headers, user)?;
         let body = match Limited::new(body, LARGEST_BODY).collect().await {
             Ok(body) => body.to_bytes(),
             Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {

@@ -83,6 +83,8 @@ pub struct Server {
     /// Users of tokens that aren't JSON Web Tokens: the administrator's.
     pub static_tokens: BTreeMap<String, super::users::User>,
     pub dialer: Arc<dyn Dialer>,
+    /// Whether requests are held to the roles and bindings.
+    pub rbac: bool,
     pub node: Mutex<Option<Arc<dyn NodeBackend>>>,
     /// Held while Services are given addresses and ports.
     pub addresses: Mutex<()>,
@@ -103,6 +105,7 @@ pub struct Parts {
     pub tokens: TokenKey,
     pub static_tokens: BTreeMap<String, super::users::User>,
     pub dialer: Arc<dyn Dialer>,
+    pub rbac: bool,
 }
 
 impl Server {
@@ -114,6 +117,7 @@ impl Server {
             tokens: parts.tokens,
             static_tokens: parts.static_tokens,
             dialer: parts.dialer,
+            rbac: parts.rbac,
             node: Mutex::new(None),
             addresses: Mutex::new(()),
             stopping: tokio_util::sync::CancellationToken::new(),

@@ -21,6 +21,8 @@ pub struct ApiError {
     pub plain: bool,
     /// Warnings of webhooks, which are passed on with a refusal too.
     pub warnings: Vec<String>,
+    /// A token with which a list that is refused can go on.
+    pub next_page: Option<String>,
 }
 
 /// One field of an object that isn't acceptable.
@@ -72,6 +74,14 @@ impl FieldError {
         Self { reason: "FieldValueTooMany", field: field.into(), message }
     }
 
+    /// Whether rules that rely on the schema can't be checked after this.
+    pub fn is_blocking(&self) -> bool {
+        matches!(
+            self.reason,
+            "FieldValueRequired" | "FieldValueTypeInvalid" | "FieldValueTooLong" | "FieldValueTooMany"
+        )
+    }
+
     pub fn too_long(field: impl Into<String>, detail: String) -> Self {
         Self { reason: "FieldValueTooLong", field: field.into(), message: format!("Too long: {detail}") }
     }
@@ -94,7 +104,15 @@ fn shown(value: &Value) -> String {
 
 impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason: reason.into(), message: message.into(), details: None, plain: false, warnings: Vec::new() }
+        Self {
+            code,
+            reason: reason.into(),
+            message: message.into(),
+            details: None,
+            plain: false,
+            warnings: Vec::new(),
+            next_page: None,
+        }
     }
 
     /// The answer for a path that no API serves: plain text.
@@ -170,7 +188,10 @@ impl ApiError {
         };
         let causes: Vec<Value> =
             errors.iter().map(|e| json!({"reason": e.reason, "message": e.message, "field": e.field})).collect();
-        let mut details = json!({"kind": resource.kind, "causes": causes});
+        let mut details = json!({"causes": causes});
+        if !resource.kind.is_empty() {
+            details["kind"] = json!(resource.kind);
+        }
         if !name.is_empty() {
             details["name"] = json!(name);
         }
@@ -191,7 +212,8 @@ impl ApiError {
         let mut status = Map::new();
         status.insert("kind".into(), json!("Status"));
         status.insert("apiVersion".into(), json!("v1"));
-        status.insert("metadata".into(), json!({}));
+        let metadata = self.next_page.as_ref().map_or_else(|| json!({}), |token| json!({"continue": token}));
+        status.insert("metadata".into(), metadata);
         status.insert("status".into(), json!("Failure"));
         status.insert("message".into(), json!(self.message));
         if !self.reason.is_empty() {

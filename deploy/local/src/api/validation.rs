@@ -16,7 +16,12 @@ mod workload;
 pub fn check(resource: &Resource, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let mut errors = metadata_errors(resource, object);
     if let Some(custom) = resource.custom() {
-        errors.extend(crd::validate::validate(&custom.schema, object));
+        let wrong = crd::validate::validate(&custom.schema, object);
+        // Rules may rely on what the schema says.
+        if !wrong.iter().any(FieldError::is_blocking) {
+            errors.extend(crd::rules::check(&custom.schema, object, old));
+        }
+        errors.extend(wrong);
     } else {
         errors.extend(kind_errors(resource, object, old));
     }
@@ -247,6 +252,9 @@ fn definition(object: &Value) -> Vec<FieldError> {
                 "must be object at the root",
             ));
         }
+        if let Some(schema) = schema {
+            crd::rules::check_schema(schema, &format!("spec.versions[{i}].schema.openAPIV3Schema"), &mut errors);
+        }
     }
     if text(spec, &["conversion", "strategy"]) == "Webhook" {
         let detail = "this API server converts between versions by their apiVersion only: use strategy None";
@@ -300,9 +308,12 @@ fn webhooks(object: &Value) -> Vec<FieldError> {
             let detail = "the timeout value must be between 1 and 30 seconds";
             errors.push(FieldError::invalid(field("timeoutSeconds"), &json!(timeout), detail));
         }
-        if !items(webhook, &["matchConditions"]).is_empty() {
-            let detail = "this API server evaluates no CEL expressions: use rules and selectors";
-            errors.push(FieldError::forbidden(field("matchConditions"), detail));
+        for (i, condition) in items(webhook, &["matchConditions"]).iter().enumerate() {
+            let source = text(condition, &["expression"]);
+            if let Err(error) = super::cel::Expression::parse(source) {
+                let place = field(&format!("matchConditions[{i}].expression"));
+                errors.push(FieldError::invalid(place, &json!(source), error.to_string()));
+            }
         }
     }
     errors

@@ -17,10 +17,11 @@ use super::routes::{Answer, Reply, Request, accepted, plain};
 use super::server::Server;
 use super::status::ApiError;
 use super::writing::{Part, Way, Writing};
-use super::{extras, reviews, subresources};
+use super::{extras, rbac, reviews, subresources};
 
 /// Answers a request for objects.
 pub async fn answer(server: &Arc<Server>, request: &Request, mut target: Target) -> Result<Reply, ApiError> {
+    rbac::enforce(server, request, &target)?;
     if let Some(subresource) = target.subresource.clone().filter(|name| !matches!(name.as_str(), "status" | "scale")) {
         return extras::answer(server, request, &target, &subresource).await;
     }
@@ -31,7 +32,7 @@ pub async fn answer(server: &Arc<Server>, request: &Request, mut target: Target)
         if request.method != Method::POST {
             return Err(ApiError::method_not_allowed());
         }
-        let review = reviews::answer(server, &target.resource, &request.user, request.json()?)?;
+        let review = reviews::answer(server, &target, &request.user, request.json()?)?;
         return Ok(plain(Answer::value(201, review)));
     }
     let accepted = accepted(request)?;

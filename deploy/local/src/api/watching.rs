@@ -12,7 +12,7 @@ use super::database::{Change, ChangeKind, watch_line};
 use super::media::Form;
 use super::path::Target;
 use super::query::Query;
-use super::reading::{Filter, include_object, list_objects, partial};
+use super::reading::{Filter, include_object, partial};
 use super::resource::{Resource, empty_object};
 use super::server::{Server, convert, present, shows_stored};
 use super::status::{ApiError, FieldError};
@@ -117,7 +117,9 @@ impl Watch {
     }
 
     async fn send_existing(&mut self) -> Result<(), Ended> {
-        let (version, objects) = list_objects(&self.server, &self.target);
+        let (storage, namespace) = (&self.target.resource.storage, self.target.namespace.as_deref());
+        let (version, mut objects) = self.server.database.list_journalled(storage, namespace);
+        objects.retain(|(key, _)| self.target.name.as_ref().is_none_or(|name| *name == key.name));
         for (_, object) in objects {
             let value = present(&self.target.resource, &object);
             if self.filter.matches(&value) {

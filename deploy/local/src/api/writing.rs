@@ -15,7 +15,7 @@ use super::server::{Server, present};
 use super::status::{ApiError, FieldError};
 use super::system_fields::{advance_generation, finish_new, generate_name, prepare_new, released};
 use super::users::User;
-use super::{defaults, namespaces, ownership, services, validation};
+use super::{defaults, namespaces, ownership, rbac, services, validation};
 
 /// How often a patch is tried again when the object changes under it.
 pub const ATTEMPTS: usize = 16;
@@ -99,6 +99,7 @@ impl Writing<'_> {
             object = ownership::updated(&resource, &self.options.manager, Part::Main, &json!({}), object);
         }
         validation::check(&resource, &object, None)?;
+        rbac::check_escalation(self.server, self.user, self.target, &object)?;
         admission::validate(self, Operation::Create, "", Some(&object), None).await?;
         let object_name = name(&object).to_owned();
         let key = self.key(&object_name);
@@ -203,6 +204,7 @@ impl Writing<'_> {
             }
         }
         validation::check_update(&resource, part, &object, old)?;
+        rbac::check_escalation(self.server, self.user, self.target, &object)?;
         admission::validate(self, Operation::Update, part.name(), Some(&object), Some(old)).await?;
         let _addresses = services::lock_for(self.server, &resource);
         services::allocate(self.server, &resource, &mut object, Some(old), self.options.dry_run)?;

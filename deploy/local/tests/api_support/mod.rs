@@ -35,6 +35,7 @@ pub async fn start_with(dir: tempfile::TempDir, dialer: Arc<dyn Dialer>) -> Test
         listeners: vec![listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port")],
         extra_names: Vec::new(),
         dialer,
+        rbac: true,
     };
     let api = ApiServer::start(config).await.expect("the API server starts");
     let client = Client::try_from(api.client_config().expect("a client configuration")).expect("a client");

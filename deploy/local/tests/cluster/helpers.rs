@@ -48,7 +48,7 @@ pub async fn nodes(count: u8) -> Option<TestCluster> {
 
 async fn up_with(dir: &std::path::Path, nodes: u8) -> Option<LocalCluster> {
     let executable = std::env::current_exe().unwrap();
-    let config = LocalConfig { data_dir: dir.to_owned(), api_port: None, executable, nodes };
+    let config = LocalConfig { data_dir: dir.to_owned(), api_port: None, executable, nodes, rbac: false };
     match LocalCluster::up(config).await {
         Ok(cluster) => Some(cluster),
         Err(fsm_local::UpError::Unfit(missing)) => {

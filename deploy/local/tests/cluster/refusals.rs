@@ -22,6 +22,7 @@ async fn a_port_in_use_and_a_directory_in_use_are_named() {
         api_port: Some(port),
         executable: executable.clone(),
         nodes: 1,
+        rbac: false,
     };
     let message = refused(config).await;
     assert!(message.contains(&format!("127.0.0.1:{port}")) && message.contains("choose another"), "{message}");
@@ -29,7 +30,7 @@ async fn a_port_in_use_and_a_directory_in_use_are_named() {
     let cgroup = fsm_local::node::Cgroup::of_cluster(&id).unwrap();
     assert!(!cgroup.path().exists(), "{} is left over", cgroup.path().display());
 
-    let config = LocalConfig { data_dir: c.dir.path().to_owned(), api_port: None, executable, nodes: 1 };
+    let config = LocalConfig { data_dir: c.dir.path().to_owned(), api_port: None, executable, nodes: 1, rbac: false };
     let message = refused(config).await;
     assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
     c.cluster.shutdown().await;

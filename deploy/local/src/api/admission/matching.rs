@@ -23,6 +23,8 @@ pub struct Hook {
     pub reinvoked: bool,
     pub timeout_seconds: u64,
     pub client: Value,
+    /// The CEL expressions of `matchConditions`.
+    pub conditions: Vec<String>,
     equivalent: bool,
     rules: Vec<Value>,
     namespaces: LabelSelector,
@@ -48,6 +50,10 @@ impl Hook {
                 reinvoked: text(hook, &["reinvocationPolicy"]) == "IfNeeded",
                 timeout_seconds: hook["timeoutSeconds"].as_u64().unwrap_or(10),
                 client: hook["clientConfig"].clone(),
+                conditions: items(hook, &["matchConditions"])
+                    .iter()
+                    .map(|condition| text(condition, &["expression"]).into())
+                    .collect(),
                 equivalent: text(hook, &["matchPolicy"]) != "Exact",
                 rules: items(hook, &["rules"]).to_vec(),
                 namespaces: LabelSelector::from_object(&hook["namespaceSelector"]),

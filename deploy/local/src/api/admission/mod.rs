@@ -7,6 +7,7 @@ mod review;
 use futures::future::join_all;
 use serde_json::Value;
 
+use super::cel::holds;
 use super::resource::Resource;
 use super::server::convert;
 use super::status::ApiError;
@@ -81,6 +82,9 @@ async fn call_mutating(
     let present = (!object.is_null()).then_some(&*object);
     let question = Question { operation, subresource, object: present, old };
     let Some(found) = hook.matches(writing.server, &writing.target.resource, question) else { return Ok(false) };
+    if !conditions_hold(writing, hook, &found, question)? {
+        return Ok(false);
+    }
     let Some(verdict) = ask(writing, hook, &found, question).await? else { return Ok(true) };
     writing.warnings.extend(verdict.warnings);
     if let Some(denial) = verdict.denial {
@@ -111,7 +115,13 @@ pub async fn validate(
     let asked = hooks.iter().filter_map(|hook| {
         let found = hook.matches(writing.server, &writing.target.resource, question)?;
         let writing = &*writing;
-        Some(async move { ask(writing, hook, &found, question).await })
+        Some(async move {
+            if conditions_hold(writing, hook, &found, question)? {
+                ask(writing, hook, &found, question).await
+            } else {
+                Ok(None)
+            }
+        })
     });
     let verdicts = join_all(asked.collect::<Vec<_>>()).await;
     let mut refusal = None;
@@ -126,6 +136,39 @@ pub async fn validate(
         }
     }
     refusal.map_or(Ok(()), Err)
+}
+
+/// Whether a webhook's own conditions let the request through to it. One that can't be evaluated counts as the webhook's failure,
+/// unless another one says no.
+fn conditions_hold(
+    writing: &Writing<'_>,
+    hook: &Hook,
+    found: &Match,
+    question: Question<'_>,
+) -> Result<bool, ApiError> {
+    if hook.conditions.is_empty() {
+        return Ok(true);
+    }
+    let review = review::request(writing, found, question, "");
+    let shown = |value: Option<&Value>| value.map_or(Value::Null, |value| seen_as(&found.resource, value));
+    let (object, old) = (shown(question.object), shown(question.old));
+    let variables = [("object", &object), ("oldObject", &old), ("request", &review["request"])];
+    let mut failed = None;
+    for expression in &hook.conditions {
+        match holds(expression, &variables) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(error) => failed = failed.or(Some(format!("expression '{expression}' resulted in error: {error}"))),
+        }
+    }
+    let Some(why) = failed else { return Ok(true) };
+    if hook.ignorable {
+        return Ok(false);
+    }
+    let resource = &writing.target.resource;
+    let object_name = super::object::name(question.object.or(question.old).unwrap_or(&Value::Null)).to_owned();
+    let message = format!("{} {object_name:?} is forbidden: {why}", resource.qualified());
+    Err(ApiError::new(403, "Forbidden", message).with_details(super::status::about(resource, &object_name)))
 }
 
 /// Asks one webhook. `None` when it couldn't be asked and may be ignored.

@@ -57,7 +57,9 @@ fn options(writing: &Writing<'_>, operation: Operation) -> Value {
     let kind = if operation == Operation::Delete { "DeleteOptions" } else { writing.options.kind };
     let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
     if operation != Operation::Delete {
-        options["fieldManager"] = json!(writing.options.manager);
+        if writing.options.manager_named {
+            options["fieldManager"] = json!(writing.options.manager);
+        }
         if writing.options.force {
             options["force"] = json!(true);
         }

@@ -231,7 +231,7 @@ fn wrong_type(schema: &Value, value: &Value) -> Option<String> {
     (!good).then(|| wanted.into())
 }
 
-fn type_name(value: &Value) -> &'static str {
+pub fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",

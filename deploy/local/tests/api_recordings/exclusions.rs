@@ -1,0 +1,50 @@
+//! Exchanges whose answers are known to differ.
+//!
+//! A line names a case, its exchanges (`3,5,8-10`, or `*` for a case that is not run at all), and the reason.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::pack::directory;
+
+/// Those of one case.
+#[derive(Debug, Clone, Default)]
+pub struct Exclusions {
+    pub whole: bool,
+    numbers: BTreeSet<u64>,
+}
+
+impl Exclusions {
+    pub fn has(&self, number: u64) -> bool {
+        self.whole || self.numbers.contains(&number)
+    }
+}
+
+pub struct All(BTreeMap<String, Exclusions>);
+
+impl All {
+    pub fn of(&self, case: &str) -> Exclusions {
+        self.0.get(case).cloned().unwrap_or_default()
+    }
+}
+
+pub fn read() -> All {
+    let text = std::fs::read_to_string(directory().join("known-differences.txt")).expect("the list can be read");
+    let mut all: BTreeMap<String, Exclusions> = BTreeMap::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#')) {
+        let mut words = line.splitn(3, ' ');
+        let (case, numbers) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        assert!(words.next().is_some_and(|reason| reason.len() > 5), "no reason is given: {line}");
+        let own = all.entry(case.to_owned()).or_default();
+        if numbers == "*" {
+            own.whole = true;
+            continue;
+        }
+        for piece in numbers.split(',') {
+            let (first, last) = piece.split_once('-').unwrap_or((piece, piece));
+            let number =
+                |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number of an exchange: {line}"));
+            own.numbers.extend(number(first)..=number(last));
+        }
+    }
+    All(all)
+}
