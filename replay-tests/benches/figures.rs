@@ -21,6 +21,8 @@ const APPENDERS: usize = 256;
 const APPENDS_EACH: usize = 60;
 /// Facts that one watch hands in at once, in the long history.
 const COMMIT: usize = 64;
+/// How long a commit takes at least on a disk: what comes meanwhile goes into the next one together.
+const COMMIT_US: u64 = 1_000;
 
 fn main() -> anyhow::Result<()> {
     // `cargo test` asks whether there is anything to test.
@@ -114,17 +116,24 @@ async fn disk_use(dir: &Path) -> anyhow::Result<()> {
     let churn = recorded("churn").records;
     let raw: usize = churn.iter().map(|record| record.entry.body.len()).sum();
     row("records, bytes of their JSON", format_args!("{}, {:.1} MB", churn.len(), raw as f64 / 1e6));
-    for commit in [1, 8, COMMIT] {
-        let place = dir.join(format!("churn-{commit}"));
+    let as_recorded = churn.chunk_by(|one, next| next.time.0 - one.time.0 < COMMIT_US).collect();
+    let cases: [(String, Vec<&[Record]>); 4] = [
+        ("1 record a commit".into(), churn.chunks(1).collect()),
+        ("a commit for what came less than 1 ms after another".into(), as_recorded),
+        ("8 records a commit".into(), churn.chunks(8).collect()),
+        (format!("{COMMIT} records a commit"), churn.chunks(COMMIT).collect()),
+    ];
+    for (number, (name, commits)) in cases.into_iter().enumerate() {
+        let place = dir.join(format!("churn-{number}"));
         let log = SledLog::open(&place, Options::default())?;
-        for batch in churn.chunks(commit) {
+        for batch in commits {
             log.append(batch.iter().map(|record| record.entry.clone()).collect()).await?;
         }
         snapshots::take(&log).await?;
         drop(log);
         let bytes = disk_bytes(&place)?;
         row(
-            &format!("whole directory, {commit} records a commit"),
+            &format!("whole directory, {name}"),
             format_args!("{:.1} MB, {:.3} x", bytes as f64 / 1e6, bytes as f64 / raw as f64),
         );
     }

@@ -8,8 +8,8 @@ use std::sync::LazyLock;
 use zstd::bulk::{Compressor, Decompressor};
 use zstd::dict::{DecoderDictionary, EncoderDictionary};
 
-/// Level 1: on Kubernetes objects it takes a tenth of the time of level 9 for 1.2 times its size.
-const LEVEL: i32 = 1;
+/// Level 3: with the dictionary, records one by one take a twentieth less than at level 1; higher levels gain nothing more.
+const LEVEL: i32 = 3;
 
 /// Dictionary 1. It stays as it is for ever, since logs are read with it; a better one gets the next number.
 static DICTIONARY: &[u8] = include_bytes!("dictionary/1.zdict");
