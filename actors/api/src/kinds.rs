@@ -12,6 +12,7 @@ pub struct KindInfo {
     pub namespaced: bool,
     /// Whether the kind comes from a CustomResourceDefinition (and may be missing until that is installed).
     pub custom: bool,
+    gvk: &'static str,
 }
 
 impl KindInfo {
@@ -21,8 +22,8 @@ impl KindInfo {
     }
 
     /// `<apiVersion>/<Kind>`, e.g. `v1/Pod`: how the log's keys begin.
-    pub fn gvk(&self) -> String {
-        format!("{}/{}", self.api_version(), self.kind)
+    pub fn gvk(&self) -> &'static str {
+        self.gvk
     }
 
     /// The kind with this apiVersion and kind. `v1alpha2` TrafficSplits count as the `v1alpha4` kind.
@@ -40,30 +41,42 @@ impl KindInfo {
     }
 }
 
-const fn builtin(
-    group: &'static str,
-    version: &'static str,
-    kind: &'static str,
-    plural: &'static str,
-    namespaced: bool,
-) -> KindInfo {
-    KindInfo { group, version, kind, plural, namespaced, custom: false }
+type Text = &'static str;
+
+const fn builtin(gvk: Text, group: Text, version: Text, kind: Text, plural: Text, namespaced: bool) -> KindInfo {
+    KindInfo { group, version, kind, plural, namespaced, custom: false, gvk }
 }
 
-const fn custom(group: &'static str, version: &'static str, kind: &'static str, plural: &'static str) -> KindInfo {
-    KindInfo { group, version, kind, plural, namespaced: true, custom: true }
+const fn custom(gvk: Text, group: Text, version: Text, kind: Text, plural: Text) -> KindInfo {
+    KindInfo { group, version, kind, plural, namespaced: true, custom: true, gvk }
 }
 
-pub const NAMESPACE: KindInfo = builtin("", "v1", "Namespace", "namespaces", false);
-pub const SERVICE_ACCOUNT: KindInfo = builtin("", "v1", "ServiceAccount", "serviceaccounts", true);
-pub const SERVICE: KindInfo = builtin("", "v1", "Service", "services", true);
-pub const POD: KindInfo = builtin("", "v1", "Pod", "pods", true);
-pub const ENDPOINT_SLICE: KindInfo = builtin("discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
-pub const MESH_CONFIG: KindInfo = custom("config.flomesh.io", "v1alpha3", "MeshConfig", "meshconfigs");
-pub const TRAFFIC_TARGET: KindInfo = custom("access.smi-spec.io", "v1alpha3", "TrafficTarget", "traffictargets");
-pub const HTTP_ROUTE_GROUP: KindInfo = custom("specs.smi-spec.io", "v1alpha4", "HTTPRouteGroup", "httproutegroups");
-pub const TCP_ROUTE: KindInfo = custom("specs.smi-spec.io", "v1alpha4", "TCPRoute", "tcproutes");
-pub const TRAFFIC_SPLIT: KindInfo = custom("split.smi-spec.io", "v1alpha4", "TrafficSplit", "trafficsplits");
+pub const NAMESPACE: KindInfo = builtin("v1/Namespace", "", "v1", "Namespace", "namespaces", false);
+pub const SERVICE_ACCOUNT: KindInfo = builtin("v1/ServiceAccount", "", "v1", "ServiceAccount", "serviceaccounts", true);
+pub const SERVICE: KindInfo = builtin("v1/Service", "", "v1", "Service", "services", true);
+pub const POD: KindInfo = builtin("v1/Pod", "", "v1", "Pod", "pods", true);
+pub const ENDPOINT_SLICE: KindInfo =
+    builtin("discovery.k8s.io/v1/EndpointSlice", "discovery.k8s.io", "v1", "EndpointSlice", "endpointslices", true);
+pub const MESH_CONFIG: KindInfo =
+    custom("config.flomesh.io/v1alpha3/MeshConfig", "config.flomesh.io", "v1alpha3", "MeshConfig", "meshconfigs");
+pub const TRAFFIC_TARGET: KindInfo = custom(
+    "access.smi-spec.io/v1alpha3/TrafficTarget",
+    "access.smi-spec.io",
+    "v1alpha3",
+    "TrafficTarget",
+    "traffictargets",
+);
+pub const HTTP_ROUTE_GROUP: KindInfo = custom(
+    "specs.smi-spec.io/v1alpha4/HTTPRouteGroup",
+    "specs.smi-spec.io",
+    "v1alpha4",
+    "HTTPRouteGroup",
+    "httproutegroups",
+);
+pub const TCP_ROUTE: KindInfo =
+    custom("specs.smi-spec.io/v1alpha4/TCPRoute", "specs.smi-spec.io", "v1alpha4", "TCPRoute", "tcproutes");
+pub const TRAFFIC_SPLIT: KindInfo =
+    custom("split.smi-spec.io/v1alpha4/TrafficSplit", "split.smi-spec.io", "v1alpha4", "TrafficSplit", "trafficsplits");
 
 /// Every kind that the control plane watches.
 pub const WATCHED: [KindInfo; 10] = [
@@ -91,6 +104,8 @@ mod tests {
         assert_eq!(KindInfo::find("split.smi-spec.io/v1alpha3", "TrafficSplit"), None);
         assert_eq!(KindInfo::find("apps/v1", "Deployment"), None);
         assert_eq!(POD.gvk(), "v1/Pod");
-        assert_eq!(ENDPOINT_SLICE.gvk(), "discovery.k8s.io/v1/EndpointSlice");
+        for kind in WATCHED {
+            assert_eq!(kind.gvk(), format!("{}/{}", kind.api_version(), kind.kind));
+        }
     }
 }
