@@ -1,7 +1,8 @@
-//! Processes that end while they append. The test binary runs itself as that process.
+//! Processes that end while they append: a test runs itself once more as that process, and finds its part in its environment.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use futures::StreamExt;
@@ -11,11 +12,15 @@ use super::*;
 
 const CHILD_DIR: &str = "FSM_STORE_CHILD_DIR";
 
-/// Runs one of the child processes below; `limit` is the largest file it may write, in units of 512 bytes.
-fn child(name: &str, dir: &Path, limit: Option<u64>) -> Child {
+/// The directory of the log to append to, if this process is the one that appends.
+fn appends_in() -> Option<PathBuf> {
+    std::env::var_os(CHILD_DIR).map(PathBuf::from)
+}
+
+/// Runs a test once more as the process that appends; `limit` is the largest file it may write, in units of 512 bytes.
+fn child(test: &str, dir: &Path, limit: Option<u64>) -> Child {
     let exe = std::env::current_exe().unwrap();
-    let arguments =
-        [format!("sled_log::tests::crash::{name}"), "--exact".into(), "--ignored".into(), "--nocapture".into()];
+    let arguments = [format!("sled_log::tests::crash::{test}"), "--exact".into(), "--nocapture".into()];
     let mut command = match limit {
         None => Command::new(exe),
         Some(limit) => {
@@ -37,10 +42,8 @@ fn lines(child: &mut Child) -> impl Iterator<Item = (String, u64, u64)> + use<> 
     })
 }
 
-#[tokio::test]
-#[ignore = "is the child process of the test below"]
-async fn appends_for_ever() {
-    let log = open(Path::new(&std::env::var(CHILD_DIR).unwrap()));
+async fn appends_for_ever(dir: &Path) -> ! {
+    let log = open(dir);
     let start = log.last().0;
     println!("\nstart 0 {start}");
     let append = |number: u64| {
@@ -61,10 +64,14 @@ async fn appends_for_ever() {
 
 #[tokio::test]
 async fn no_acknowledged_record_is_lost_or_doubled_when_the_process_is_killed() {
+    if let Some(dir) = appends_in() {
+        appends_for_ever(&dir).await;
+    }
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged: BTreeMap<u64, u64> = BTreeMap::new();
     for round in 0..30_usize {
-        let mut process = child("appends_for_ever", dir.path(), None);
+        let mut process =
+            child("no_acknowledged_record_is_lost_or_doubled_when_the_process_is_killed", dir.path(), None);
         let mut said = lines(&mut process);
         // Kills at varied moments: while it opens, and after a few or many commits.
         let before_kill = (round * round * 7) % 97;
@@ -89,10 +96,8 @@ async fn no_acknowledged_record_is_lost_or_doubled_when_the_process_is_killed() 
     assert!(acknowledged.len() > 100, "the child got {} records acknowledged", acknowledged.len());
 }
 
-#[tokio::test]
-#[ignore = "is the child process of the test below"]
-async fn appends_until_an_error() {
-    let log = open(Path::new(&std::env::var(CHILD_DIR).unwrap()));
+async fn appends_until_an_error(dir: &Path) -> ! {
+    let log = open(dir);
     println!();
     for number in 1_u64.. {
         let noise =
@@ -116,8 +121,11 @@ async fn appends_until_an_error() {
 
 #[tokio::test]
 async fn a_full_disk_is_a_clear_error_and_half_applies_nothing() {
+    if let Some(dir) = appends_in() {
+        appends_until_an_error(&dir).await;
+    }
     let dir = tempfile::tempdir().unwrap();
-    let mut process = child("appends_until_an_error", dir.path(), Some(8_192));
+    let mut process = child("a_full_disk_is_a_clear_error_and_half_applies_nothing", dir.path(), Some(8_192));
     let said: Vec<_> = lines(&mut process).collect();
     process.wait().unwrap();
     let acknowledged = said.iter().filter(|line| line.0 == "acknowledged").map(|line| line.2).max().unwrap();
