@@ -104,7 +104,7 @@ impl Core {
             changes.extend(self.injection.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
         }
         if self.begin(PUBLISHER, seq) {
-            self.publisher.apply(seq, &self.catalog, &delta, changes.clone(), record.entry.trace);
+            self.publisher.apply(seq, &self.catalog, &delta, &changes, record.entry.trace);
         }
         self.at_work = None;
         Effect { delta, changes }
@@ -184,6 +184,15 @@ impl Core {
     /// Records that single state machines leave out because they panic at them.
     pub fn skips(&self) -> &Skips {
         &self.skips
+    }
+
+    /// Hashes what changed since the last call, so that [`Core::digests`] costs nothing before the next change.
+    pub fn settle_digests(&mut self) {
+        self.catalog.settle_digest();
+        self.certs.settle_digest();
+        self.routes.settle_digest();
+        self.splits.settle_digest();
+        self.publisher.settle_digest();
     }
 
     /// A digest of every state machine, by its name.

@@ -1,7 +1,11 @@
 //! Digests of sets that follow their changes, so that a state digest costs nothing when it is due.
 
+mod map;
+
 use fsm_proxy_config::Digest;
 use sha2::{Digest as _, Sha256};
+
+pub(crate) use map::{DigestMap, Entry};
 
 /// The sum of the SHA-256 digests of a set's members, modulo 2^256.
 ///
@@ -50,6 +54,11 @@ impl SetDigest {
             let (rest, second) = rest.overflowing_sub(u64::from(borrow));
             (*word, borrow) = (rest, first || second);
         }
+    }
+
+    /// All members of another set join, none of which is in this one.
+    pub fn join(&mut self, other: Self) {
+        self.add(Member(other.0));
     }
 
     /// The digest of the set as it is now.

@@ -1,10 +1,14 @@
 //! The text of a JSON value, kept as it came.
 
+mod jump;
+mod skim;
+
 use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::Error as _};
 use serde_json::value::RawValue;
+pub(crate) use skim::Skim;
 
 /// A JSON text; a clone shares it. It is not looked into before somebody reads it: looking through every object that passes
 /// would cost more than all that is made of it.

@@ -136,6 +136,7 @@ impl Verifier {
 
     fn check_state(&mut self, state: &StateDigest) {
         self.report.states_checked += 1;
+        self.core.settle_digests();
         let recomputed = self.core.digests();
         for (machine, recorded) in &state.digests {
             let recomputed = recomputed.get(machine).map(Digest::to_string);

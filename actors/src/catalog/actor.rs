@@ -96,7 +96,10 @@ impl Machine for CatalogMachine {
     }
 
     fn finish(&mut self, batch: Batch, steps: Vec<AppliedStep>) {
-        let digest = self.digest_is_due(&steps).then(|| self.catalog.digest());
+        let digest = self.digest_is_due(&steps).then(|| {
+            self.catalog.settle_digest();
+            self.catalog.digest()
+        });
         let applied = Arc::new(Applied { steps, digest, _permit: batch.permit });
         for concern in &self.concerns {
             concern.do_send(Work(applied.clone()));

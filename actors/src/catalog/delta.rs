@@ -1,6 +1,6 @@
 //! What one record changed in the catalog.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::ObjectName;
@@ -42,6 +42,8 @@ pub struct Delta {
     pub targets: ChangedByName<Target>,
     pub route_groups: ChangedByName<RouteGroup>,
     pub tcp_routes: ChangedByName<TcpPorts>,
+    /// Services behind which there are pods of other service accounts than before.
+    pub regrouped: BTreeSet<ObjectName>,
 }
 
 impl Delta {

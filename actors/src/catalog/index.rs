@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::delta::{Changed, ChangedByName, Delta};
 use super::map::PersistentMap;
-use super::view::{Account, Pod, Rule, Slice, Split, Target};
+use super::view::{Account, Exchanged, Pod, Rule, Slice, Split, Target};
 use super::{ObjectName, Table};
 
 /// A many-to-many relation, looked up by its left side.
@@ -15,8 +15,35 @@ pub struct Relation(PersistentMap<(ObjectName, ObjectName), ()>);
 impl Relation {
     /// Everything that `left` is related to, in order.
     pub fn of<'a>(&'a self, left: &'a ObjectName) -> impl Iterator<Item = &'a ObjectName> {
-        let first = (left.clone(), ObjectName::default());
-        self.0.range_from(&first).map(|(pair, ())| pair).take_while(move |pair| pair.0 == *left).map(|pair| &pair.1)
+        let pairs = self.0.range_where(move |pair| pair.0 < *left).map(|(pair, ())| pair);
+        pairs.take_while(move |pair| pair.0 == *left).map(|pair| &pair.1)
+    }
+
+    /// `name` belonged to `before`, and belongs to `after` now.
+    fn replace(&mut self, name: &ObjectName, before: Option<&ObjectName>, after: Option<&ObjectName>) {
+        if let Some(before) = before {
+            self.0.remove(&(before.clone(), name.clone()));
+        }
+        if let Some(after) = after {
+            self.0.insert((after.clone(), name.clone()), ());
+        }
+    }
+
+    /// Follows the pods of a slice; tells whether they are others.
+    fn follow_pods(&mut self, name: &ObjectName, before: Option<&Slice>, after: Option<&Slice>) -> bool {
+        let Exchanged { gone, new } = Exchanged::between(before, after);
+        let lacks = |slice: Option<&Slice>, pod: &ObjectName| slice.is_none_or(|slice| !slice.has_pod(pod));
+        let gone: BTreeSet<&ObjectName> = gone.iter().filter_map(|endpoint| endpoint.pod.as_ref()).collect();
+        let gone: Vec<&ObjectName> = gone.into_iter().filter(|pod| lacks(after, pod)).collect();
+        let new: BTreeSet<&ObjectName> = new.iter().filter_map(|endpoint| endpoint.pod.as_ref()).collect();
+        let new: Vec<&ObjectName> = new.into_iter().filter(|pod| lacks(before, pod)).collect();
+        for pod in &gone {
+            self.replace(name, Some(pod), None);
+        }
+        for pod in &new {
+            self.replace(name, None, Some(pod));
+        }
+        before.is_some() != after.is_some() || !gone.is_empty() || !new.is_empty()
     }
 
     fn update<T>(&mut self, name: &ObjectName, changed: &Changed<T>, keys: impl Fn(&T) -> BTreeSet<ObjectName>) {
@@ -55,29 +82,42 @@ pub struct Index {
 }
 
 impl Index {
-    /// Follows a delta; `pods` and `slices` are as they are after it.
-    pub(super) fn follow(&mut self, delta: &Delta, pods: &Table<Pod>, slices: &Table<Slice>) {
+    /// Follows a delta; `pods` and `slices` are as they are after it. Notes in it behind which services there are others now.
+    pub(super) fn follow(&mut self, delta: &mut Delta, pods: &Table<Pod>, slices: &Table<Slice>) {
         let mut stale: BTreeSet<ObjectName> = BTreeSet::new();
         for (name, changed) in &delta.slices {
-            self.slices_by_service.update(name, changed, |slice| BTreeSet::from([slice.service.clone()]));
-            self.slices_by_pod.update(name, changed, |slice| slice.pods().map(|(pod, _)| pod).collect());
-            stale.insert(name.clone());
+            let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
+            let others = self.slices_by_pod.follow_pods(name, before, after);
+            let service = |slice: Option<&Slice>| slice.map(|slice| slice.service.clone());
+            let (was, is) = (service(before), service(after));
+            if was != is {
+                self.slices_by_service.replace(name, was.as_ref(), is.as_ref());
+                delta.regrouped.extend(was.into_iter().chain(is));
+            }
+            if others {
+                stale.insert(name.clone());
+            }
         }
         for (name, changed) in &delta.pods {
-            self.pods_by_account.update(name, changed, |pod| BTreeSet::from([pod.account.clone()]));
             let account = |side: &Option<Arc<Pod>>| side.as_ref().map(|pod| pod.account.clone());
-            if account(&changed.before) != account(&changed.after) {
+            let (was, is) = (account(&changed.before), account(&changed.after));
+            if was != is {
+                self.pods_by_account.replace(name, was.as_ref(), is.as_ref());
                 stale.extend(self.slices_by_pod.of(name).cloned());
             }
         }
         for name in stale {
-            match slices.get(&name) {
-                None => self.accounts_by_slice.remove(&name),
-                Some(slice) => {
-                    let accounts = slice.pods().filter_map(|(pod, _)| Some(pods.get(&pod)?.account.clone()));
-                    self.accounts_by_slice.insert(name, Arc::new(accounts.collect()))
-                }
+            let before = self.accounts_by_slice.get(&name);
+            let Some(slice) = slices.get(&name) else {
+                self.accounts_by_slice.remove(&name);
+                continue;
             };
+            let accounts: BTreeSet<&Account> =
+                slice.pods().filter_map(|(pod, _)| Some(&pods.get(pod)?.account)).collect();
+            if before.is_none_or(|before| !before.iter().eq(accounts.iter().copied())) {
+                delta.regrouped.insert(slice.service.clone());
+                self.accounts_by_slice.insert(name, Arc::new(accounts.into_iter().cloned().collect()));
+            }
         }
         self.follow_policy(&delta.splits, &delta.targets);
     }

@@ -69,15 +69,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
     where
         K: Borrow<Q>,
     {
-        let mut link = &self.root;
-        while let Some(node) = link {
-            link = match key.cmp(node.key.borrow()) {
-                Ordering::Less => &node.left,
-                Ordering::Greater => &node.right,
-                Ordering::Equal => return Some(&node.value),
-            };
-        }
-        None
+        self.find(|its| Borrow::<Q>::borrow(its).cmp(key))
     }
 
     /// Whether it has this key.
@@ -88,23 +80,40 @@ impl<K: Ord, V> PersistentMap<K, V> {
         self.get(key).is_some()
     }
 
+    /// The value of the key that is neither before nor after what is looked for.
+    pub fn find(&self, order: impl Fn(&K) -> Ordering) -> Option<&V> {
+        let mut link = &self.root;
+        while let Some(node) = link {
+            link = match order(&node.key) {
+                Ordering::Greater => &node.left,
+                Ordering::Less => &node.right,
+                Ordering::Equal => return Some(&node.value),
+            };
+        }
+        None
+    }
+
+    /// The pairs from the first key on that is not before what is looked for.
+    pub fn range_where(&self, before: impl Fn(&K) -> bool) -> Iter<'_, K, V> {
+        let mut iter = Iter { stack: Vec::new() };
+        let mut link = &self.root;
+        while let Some(node) = link {
+            link = if before(&node.key) {
+                &node.right
+            } else {
+                iter.stack.push(node);
+                &node.left
+            };
+        }
+        iter
+    }
+
     /// The pairs from `key` (inclusive) on.
     pub fn range_from<Q: Ord + ?Sized>(&self, key: &Q) -> Iter<'_, K, V>
     where
         K: Borrow<Q>,
     {
-        let mut iter = Iter { stack: Vec::new() };
-        let mut link = &self.root;
-        while let Some(node) = link {
-            link = match key.cmp(node.key.borrow()) {
-                Ordering::Greater => &node.right,
-                Ordering::Less | Ordering::Equal => {
-                    iter.stack.push(node);
-                    if key == node.key.borrow() { &None } else { &node.left }
-                }
-            };
-        }
-        iter
+        self.range_where(|before| Borrow::<Q>::borrow(before) < key)
     }
 }
 

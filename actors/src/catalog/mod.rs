@@ -17,6 +17,7 @@ mod restore;
 mod tests;
 pub mod view;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use fsm_api::{KindInfo, MeshConfig, Validate, kinds};
@@ -34,6 +35,7 @@ pub use reach::Audience;
 pub(crate) use restore::Remains;
 
 use crate::Json;
+use crate::digest::Member;
 use crate::fact::{ControllerStarted, Fact, ObjectChange, ObjectFact, Relist, RelistPhase};
 use objects_digest::ObjectsDigest;
 use view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts, Unusable};
@@ -42,7 +44,10 @@ use view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts, 
 pub type Table<T> = PersistentMap<ObjectName, Arc<T>>;
 
 /// A kind (`<apiVersion>/<Kind>`) and the name of an object of it.
-pub type ObjectKey = (String, ObjectName);
+pub type ObjectKey = (Gvk, ObjectName);
+
+/// `<apiVersion>/<Kind>`; of a kind that is watched it costs nothing to have.
+pub type Gvk = Cow<'static, str>;
 
 /// An object as last seen.
 #[derive(Clone, Debug)]
@@ -50,6 +55,15 @@ pub struct Object {
     /// The record that it was last seen in.
     pub seq: Seq,
     pub json: Json,
+    /// Its part in the digest of all objects, if it is counted there.
+    counted: Option<Member>,
+}
+
+impl Object {
+    /// An object as a record has it.
+    fn new(seq: Seq, json: Json) -> Self {
+        Self { seq, json, counted: None }
+    }
 }
 
 /// See the module's documentation.
@@ -61,7 +75,7 @@ pub struct Catalog {
     /// Of `objects`.
     digest: ObjectsDigest,
     /// Lists under way: the objects of a kind that are not named yet.
-    relists: PersistentMap<String, PersistentMap<ObjectName, ()>>,
+    relists: PersistentMap<Gvk, PersistentMap<ObjectName, ()>>,
     /// Objects that count as absent, and why.
     unusable: PersistentMap<ObjectKey, Arc<Unusable>>,
     mesh_configs: Table<MeshConfig>,
@@ -95,7 +109,7 @@ impl Catalog {
 
     /// A namespace by its name.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
-        self.namespaces.get(&ObjectName::new("", name))
+        self.namespaces.find(|its| (its.namespace.as_str(), its.name.as_str()).cmp(&("", name)))
     }
 
     /// Namespaces by name.
@@ -177,7 +191,7 @@ impl Catalog {
             | Fact::StateDigest(_)
             | Fact::Unknown { .. } => {}
         }
-        self.index.follow(&delta, &self.pods, &self.slices);
+        self.index.follow(&mut delta, &self.pods, &self.slices);
         for pod in delta.pods.iter().filter(|(_, changed)| changed.after.is_none()).map(|(name, _)| name) {
             self.proxies.forget(pod);
         }
@@ -185,7 +199,9 @@ impl Catalog {
     }
 
     fn apply_object(&mut self, seq: Seq, fact: &ObjectFact, delta: &mut Delta) {
-        let key = (canonical(&fact.gvk), fact.name.clone());
+        let kind = find_kind(&fact.gvk);
+        let gvk = kind.map_or_else(|| fact.gvk.clone().into(), |kind| kind.gvk().into());
+        let key: ObjectKey = (gvk, fact.name.clone());
         if let Some(unnamed) = self.relists.get(&key.0) {
             let mut unnamed = unnamed.clone();
             unnamed.remove(&key.1);
@@ -193,23 +209,23 @@ impl Catalog {
         }
         match fact.change {
             ObjectChange::Applied => {
-                self.put(key.clone(), Object { seq, json: fact.object.clone() });
-                self.view(key, Some(&fact.object), delta);
+                self.view(kind, &key, Some(&fact.object), delta);
+                self.put(&key, Object::new(seq, fact.object.clone()));
             }
-            ObjectChange::Deleted => self.delete(key, delta),
+            ObjectChange::Deleted => self.delete(kind, &key, delta),
         }
     }
 
-    fn delete(&mut self, key: ObjectKey, delta: &mut Delta) {
-        if let Some(before) = self.objects.remove(&key) {
-            self.digest.removed(&key, &before);
+    fn delete(&mut self, kind: Option<&'static KindInfo>, key: &ObjectKey, delta: &mut Delta) {
+        if let Some(before) = self.objects.remove(key) {
+            self.digest.removed(key, &before);
         }
-        self.view(key, None, delta);
+        self.view(kind, key, None, delta);
     }
 
-    fn put(&mut self, key: ObjectKey, object: Object) {
+    fn put(&mut self, key: &ObjectKey, object: Object) {
         let before = self.objects.insert(key.clone(), object);
-        self.digest.put(key, before.as_ref(), &self.objects);
+        self.digest.put(key, before.as_ref());
     }
 
     fn apply_relist(&mut self, relist: &Relist, delta: &mut Delta) {
@@ -225,8 +241,9 @@ impl Catalog {
             }
             RelistPhase::End => {
                 let gone = self.relists.remove(&gvk).unwrap_or_default();
+                let kind = find_kind(&gvk);
                 for name in gone.keys() {
-                    self.delete((gvk.clone(), name.clone()), delta);
+                    self.delete(kind, &(gvk.clone(), name.clone()), delta);
                 }
             }
         }
@@ -248,14 +265,15 @@ impl Catalog {
     }
 
     /// Follows one object into the view of its kind; none if it is gone.
-    fn view(&mut self, key: ObjectKey, json: Option<&Json>, delta: &mut Delta) {
+    fn view(&mut self, kind: Option<&'static KindInfo>, key: &ObjectKey, json: Option<&Json>, delta: &mut Delta) {
         let name = &key.1;
-        let outcome = match find_kind(&key.0) {
+        let outcome = match kind {
             Some(&kinds::NAMESPACE) => set(&mut self.namespaces, name, json, view::namespace, &mut delta.namespaces),
             Some(&kinds::POD) => set(&mut self.pods, name, json, view::pod, &mut delta.pods),
             Some(&kinds::SERVICE) => set(&mut self.services, name, json, view::service, &mut delta.services),
             Some(&kinds::ENDPOINT_SLICE) => {
-                let slice = json.map(view::slice).transpose().map(Option::flatten);
+                let before = self.slices.get(name).map(|slice| &**slice);
+                let slice = json.map(|json| view::slice(json, before)).transpose().map(Option::flatten);
                 store(&mut self.slices, name, slice, &mut delta.slices)
             }
             Some(&kinds::TRAFFIC_SPLIT) => set(&mut self.splits, name, json, view::split, &mut delta.splits),
@@ -268,8 +286,8 @@ impl Catalog {
             _ => Ok(()),
         };
         match outcome {
-            Ok(()) => self.unusable.remove(&key),
-            Err(reason) => self.unusable.insert(key, Arc::new(reason)),
+            Ok(()) => self.unusable.remove(key),
+            Err(reason) => self.unusable.insert(key.clone(), Arc::new(reason)),
         };
     }
 
@@ -295,17 +313,22 @@ impl Catalog {
     pub fn digest(&self) -> Digest {
         self.digest.digest(&self.objects)
     }
+
+    /// Counts what changed since the last call into the digest, so that [`Catalog::digest`] costs nothing before the next change.
+    pub fn settle_digest(&mut self) {
+        self.digest.settle(&mut self.objects);
+    }
 }
 
 /// The kind of `<apiVersion>/<Kind>`.
-fn find_kind(gvk: &str) -> Option<&'static KindInfo> {
+pub(crate) fn find_kind(gvk: &str) -> Option<&'static KindInfo> {
     let (api_version, kind) = gvk.rsplit_once('/')?;
     KindInfo::find(api_version, kind)
 }
 
 /// One name for all served versions of a kind.
-pub(crate) fn canonical(gvk: &str) -> String {
-    find_kind(gvk).map_or_else(|| gvk.to_owned(), KindInfo::gvk)
+pub(crate) fn canonical(gvk: &str) -> Gvk {
+    find_kind(gvk).map_or_else(|| gvk.to_owned().into(), |kind| kind.gvk().into())
 }
 
 fn set<T: PartialEq>(
@@ -329,8 +352,9 @@ fn store<T: PartialEq>(
         Ok(view) => (view, Ok(())),
         Err(reason) => (None, Err(reason)),
     };
-    let before = table.get(name).cloned();
-    if before.as_deref() != after.as_ref() {
+    let before = table.get(name);
+    if before.map(|before| &**before) != after.as_ref() {
+        let before = before.cloned();
         let after = after.map(Arc::new);
         match &after {
             Some(after) => table.insert(name.clone(), after.clone()),

@@ -25,6 +25,17 @@ impl ObjectName {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
+    /// `<namespace>/<name>`, or `<name>` alone.
+    pub fn text(&self) -> String {
+        let mut text = String::with_capacity(self.namespace.len() + 1 + self.name.len());
+        if !self.namespace.is_empty() {
+            text.push_str(&self.namespace);
+            text.push('/');
+        }
+        text.push_str(&self.name);
+        text
+    }
+
     /// The name that sorts before every other name in `namespace`.
     pub fn first_in(namespace: &str) -> Self {
         Self::new(namespace, "")

@@ -7,9 +7,6 @@ use super::{Object, ObjectKey};
 use crate::digest::{Member, SetDigest};
 use fsm_proxy_config::Digest;
 
-/// So many objects wait to be hashed at most: no digest takes longer than that.
-const WAITING: usize = 1024;
-
 /// A clone is a version, as of the catalog.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ObjectsDigest {
@@ -20,40 +17,48 @@ pub(super) struct ObjectsDigest {
 }
 
 impl ObjectsDigest {
-    /// An object was put in the place of `before`; `objects` is as it is now.
-    pub fn put(&mut self, key: ObjectKey, before: Option<&Object>, objects: &PersistentMap<ObjectKey, Object>) {
-        if let Some(before) = before.filter(|_| !self.waiting.contains_key(&key)) {
-            self.counted.remove(member(&key, before));
+    /// An object was put in the place of `before`.
+    pub fn put(&mut self, key: &ObjectKey, before: Option<&Object>) {
+        match before.map(|before| before.counted) {
+            // It waits already.
+            Some(None) => return,
+            Some(Some(member)) => self.counted.remove(member),
+            None => {}
         }
-        self.waiting.insert(key, ());
-        if self.waiting.len() > WAITING {
-            self.counted = self.all(objects);
-            self.waiting = PersistentMap::default();
-        }
+        self.waiting.insert(key.clone(), ());
     }
 
     /// An object is gone.
     pub fn removed(&mut self, key: &ObjectKey, before: &Object) {
-        if self.waiting.remove(key).is_none() {
-            self.counted.remove(member(key, before));
+        match before.counted {
+            Some(member) => self.counted.remove(member),
+            None => drop(self.waiting.remove(key)),
         }
     }
 
+    /// The digest; what waits is hashed for it.
     pub fn digest(&self, objects: &PersistentMap<ObjectKey, Object>) -> Digest {
-        self.all(objects).digest()
-    }
-
-    fn all(&self, objects: &PersistentMap<ObjectKey, Object>) -> SetDigest {
         let mut all = self.counted;
         for key in self.waiting.keys() {
             if let Some(object) = objects.get(key) {
                 all.add(member(key, object));
             }
         }
-        all
+        all.digest()
+    }
+
+    /// Counts what waits.
+    pub fn settle(&mut self, objects: &mut PersistentMap<ObjectKey, Object>) {
+        for key in std::mem::take(&mut self.waiting).keys() {
+            if let Some(object) = objects.get(key).cloned() {
+                let member = member(key, &object);
+                self.counted.add(member);
+                objects.insert(key.clone(), Object { counted: Some(member), ..object });
+            }
+        }
     }
 }
 
 fn member((gvk, name): &ObjectKey, object: &Object) -> Member {
-    Member::of([gvk.as_str(), &name.namespace, &name.name, object.json.get()].map(str::as_bytes))
+    Member::of([gvk, &*name.namespace, &name.name, object.json.get()].map(str::as_bytes))
 }

@@ -51,8 +51,12 @@ impl Catalog {
 
     /// A pod, if it has a proxy of this mesh.
     pub fn meshed_pod(&self, name: &ObjectName) -> Option<&Arc<Pod>> {
-        let pod = self.pods().get(name).filter(|pod| pod.has_proxy && !pod.finished)?;
-        self.is_monitored(&name.namespace).then_some(pod)
+        self.pods().get(name).filter(|pod| self.is_meshed(name, pod))
+    }
+
+    /// Whether a pod of this name has a proxy of this mesh.
+    pub fn is_meshed(&self, name: &ObjectName, pod: &Pod) -> bool {
+        pod.has_proxy && !pod.finished && self.is_monitored(&name.namespace)
     }
 
     /// Who may be told about a service.
@@ -92,13 +96,7 @@ impl Catalog {
         for namespace in delta.namespaces.keys() {
             touched.extend(self.services_in(&namespace.name).cloned());
         }
-        touched.extend(delta.slices.values().flat_map(|changed| changed.sides()).map(|slice| slice.service.clone()));
-        for (pod, changed) in &delta.pods {
-            let account = |side: &Option<Arc<Pod>>| side.as_ref().map(|pod| pod.account.clone());
-            if account(&changed.before) != account(&changed.after) {
-                touched.extend(self.slices_of_pod(pod).map(|(_, slice)| slice.service.clone()));
-            }
-        }
+        touched.extend(delta.regrouped.iter().cloned());
         for target in delta.targets.values().flat_map(|changed| changed.sides()) {
             for pod in self.index().pods_by_account.of(&target.destination) {
                 touched.extend(self.slices_of_pod(pod).map(|(_, slice)| slice.service.clone()));

@@ -6,7 +6,7 @@ use fsm_api::{MeshConfig, kinds};
 use fsm_store::Seq;
 
 use super::delta::Changed;
-use super::{Catalog, Delta, Mesh, Object, ObjectKey, ObjectName, PersistentMap, ProxyStatus};
+use super::{Catalog, Delta, Gvk, Mesh, Object, ObjectKey, ObjectName, PersistentMap, ProxyStatus, find_kind};
 use crate::Json;
 use crate::fact::ControllerStarted;
 
@@ -17,7 +17,7 @@ pub(crate) struct Remains {
     /// Every object, with the record that it was last seen in.
     pub objects: Vec<(Seq, ObjectKey, Json)>,
     /// Lists under way: a kind, and its objects that are not named yet.
-    pub relists: Vec<(String, Vec<ObjectName>)>,
+    pub relists: Vec<(Gvk, Vec<ObjectName>)>,
     /// MeshConfigs that are in force, although what is among the objects under their name is unusable.
     pub kept_configs: Vec<(ObjectName, MeshConfig)>,
     pub proxies: Vec<(ObjectName, ProxyStatus)>,
@@ -26,7 +26,7 @@ pub(crate) struct Remains {
 impl Catalog {
     /// What [`Catalog::restore`] needs to come to this version.
     pub(crate) fn remains(&self) -> Remains {
-        let unusable = |name: &ObjectName| self.unusable.contains_key(&(kinds::MESH_CONFIG.gvk(), name.clone()));
+        let unusable = |name: &ObjectName| self.unusable.contains_key(&(kinds::MESH_CONFIG.gvk().into(), name.clone()));
         Remains {
             started: self.mesh.started.clone(),
             objects: self.objects.iter().map(|(key, object)| (object.seq, key.clone(), object.json.clone())).collect(),
@@ -49,8 +49,8 @@ impl Catalog {
             catalog.mesh_configs.insert(name, Arc::new(config));
         }
         for (seen, key, json) in remains.objects {
-            catalog.put(key.clone(), Object { seq: seen, json: json.clone() });
-            catalog.view(key, Some(&json), &mut delta);
+            catalog.view(find_kind(&key.0), &key, Some(&json), &mut delta);
+            catalog.put(&key, Object::new(seen, json));
         }
         catalog.set_mesh(remains.started, &mut delta);
         let before = Arc::new(Mesh::default());
@@ -66,7 +66,7 @@ impl Catalog {
         for (proxy, status) in remains.proxies {
             catalog.proxies.restore(proxy, status);
         }
-        catalog.index.follow(&delta, &catalog.pods, &catalog.slices);
+        catalog.index.follow(&mut delta, &catalog.pods, &catalog.slices);
         (catalog, delta)
     }
 }

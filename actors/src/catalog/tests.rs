@@ -39,7 +39,7 @@ fn what_is_not_read_is_no_change() {
     for record in &history.0[history.0.len() - 2..] {
         assert!(catalog.apply(record.seq, &Fact::parse(&record.entry).unwrap()).is_empty());
     }
-    assert!(catalog.objects().contains_key(&("apps/v1/Deployment".to_owned(), name("a/b"))));
+    assert!(catalog.objects().contains_key(&("apps/v1/Deployment".into(), name("a/b"))));
 }
 
 #[test]

@@ -2,16 +2,19 @@
 //! view, and nothing is computed anew.
 
 mod pod;
+mod slice;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fsm_api::core::{self as k8s, Endpoint, EndpointPort, ServicePort};
+use fsm_api::core::{self as k8s, ServicePort};
 use fsm_api::{HttpRouteGroup, TcpRoute, TrafficSplit, TrafficTarget, Validate, names};
 use serde::de::DeserializeOwned;
 
 use super::ObjectName;
 use crate::Json;
 pub(super) use pod::pod;
+pub(super) use slice::slice;
+pub use slice::{Endpoint, Exchanged, Slice};
 
 /// A service account: who a workload is.
 pub type Account = ObjectName;
@@ -42,29 +45,6 @@ pub struct Service {
     pub vips: Vec<String>,
     /// Kept out of the mesh by its own label or annotation.
     pub excluded: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
-    pub service: ObjectName,
-    /// TCP ports that have a number.
-    pub ports: Vec<EndpointPort>,
-    /// Those with an IP address.
-    pub endpoints: Vec<Endpoint>,
-}
-
-impl Slice {
-    /// The pods behind it, with their zones.
-    pub fn pods(&self) -> impl Iterator<Item = (ObjectName, &str)> {
-        self.endpoints.iter().filter_map(|endpoint| Some((self.pod(endpoint)?, endpoint.zone.as_str())))
-    }
-
-    /// The pod behind one of its endpoints.
-    pub fn pod(&self, endpoint: &Endpoint) -> Option<ObjectName> {
-        let target = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod")?;
-        let namespace = if target.namespace.is_empty() { &self.service.namespace } else { &target.namespace };
-        Some(ObjectName::new(namespace, &target.name))
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,16 +114,6 @@ pub(super) fn service(json: &Json) -> Result<Service, Unusable> {
     let mut ports: Vec<ServicePort> = object.spec.ports.into_iter().filter(|port| is_tcp(&port.protocol)).collect();
     ports.sort_by_key(|port| port.port);
     Ok(Service { ports, vips: vips.into_iter().collect(), excluded })
-}
-
-/// `Ok(None)`: a slice that belongs to no service, or that has no IP addresses.
-pub(super) fn slice(json: &Json) -> Result<Option<Slice>, Unusable> {
-    let object: k8s::EndpointSlice = read(json)?;
-    let Some(service) = object.service_name().filter(|_| object.address_type != "FQDN") else { return Ok(None) };
-    let service = ObjectName::new(&object.metadata.namespace, service);
-    let ports = object.ports.into_iter().filter(|port| is_tcp(&port.protocol) && port.port.is_some()).collect();
-    let endpoints = object.endpoints.into_iter().filter(|endpoint| !endpoint.addresses.is_empty()).collect();
-    Ok(Some(Slice { service, ports, endpoints }))
 }
 
 pub(super) fn split(json: &Json) -> Result<Split, Unusable> {

@@ -36,6 +36,9 @@ pub trait Concern: Default + Send + Unpin + 'static {
 
     /// A digest of the whole state.
     fn digest(&self) -> Digest;
+
+    /// Hashes what changed since the last call, so that the digest costs nothing before the next change.
+    fn settle_digest(&mut self) {}
 }
 
 /// One record as concerns see it.

@@ -1,24 +1,19 @@
 //! What a concern has put out.
 
-use std::collections::BTreeMap;
-
 use fsm_proxy_config::Digest;
 
 use super::{Change, ResourceKey, Told};
 use crate::catalog::Audience;
-use crate::digest::{Member, SetDigest};
+use crate::digest::{DigestMap, Entry, Member};
 
 /// The resources of one concern. It gives changes only for what really differs.
 #[derive(Clone, Debug, Default)]
-pub struct Resources {
-    resources: BTreeMap<ResourceKey, (Told, Member)>,
-    digest: SetDigest,
-}
+pub struct Resources(DigestMap<ResourceKey, Told>);
 
 impl Resources {
     /// The content of a resource.
     pub fn get(&self, key: &ResourceKey) -> Option<&Told> {
-        self.resources.get(key).map(|(told, _)| told)
+        self.0.get(key)
     }
 
     /// Sets (or removes) a resource, and notes the change in `changes` if there is one. Gives whether there is.
@@ -26,24 +21,25 @@ impl Resources {
         if self.get(&key) == told.as_ref() {
             return false;
         }
-        let before = match told.clone() {
-            Some(told) => {
-                let member = member(&key, &told, 0);
-                self.digest.add(member);
-                self.resources.insert(key.clone(), (told, member))
-            }
-            None => self.resources.remove(&key),
-        };
-        if let Some((_, member)) = before {
-            self.digest.remove(member);
-        }
+        self.0.set(&key, told.clone());
         changes.push(Change { key, told });
         true
     }
 
     /// A digest of all names, contents and audiences.
     pub fn digest(&self) -> Digest {
-        self.digest.digest()
+        self.0.digest()
+    }
+
+    /// Hashes what changed since the last call.
+    pub fn settle_digest(&mut self) {
+        self.0.settle();
+    }
+}
+
+impl Entry<ResourceKey> for Told {
+    fn member(&self, key: &ResourceKey) -> Member {
+        member(key, self, 0)
     }
 }
 

@@ -64,7 +64,10 @@ impl<C: Concern + FromCore> Machine for ConcernMachine<C> {
 
     fn finish(&mut self, batch: Arc<Applied>, changes: Vec<Vec<Change>>) {
         (self.observe)(&self.state);
-        let digest = batch.digest.map(|_| self.state.digest());
+        let digest = batch.digest.map(|_| {
+            self.state.settle_digest();
+            self.state.digest()
+        });
         let done = ConcernDone { concern: self.place, last: batch.last(), changes, digest };
         self.publisher.do_send(Part::Concern(done));
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CATALOG, CONCERNS, Core, PUBLISHER, Skips};
 use crate::Json;
-use crate::catalog::{Catalog, ObjectName, ProxyStatus, Remains};
+use crate::catalog::{Catalog, Gvk, ObjectName, ProxyStatus, Remains, canonical};
 use crate::concern::certs::{Certificate, Certs};
 use crate::concern::injection::Injection;
 use crate::concern::routes::Routes;
@@ -77,7 +77,7 @@ enum Line<'a> {
     },
     /// A list under way.
     Relist {
-        gvk: String,
+        gvk: Gvk,
         unnamed: Vec<ObjectName>,
     },
     /// A MeshConfig that is in force, although a newer one under its name is unusable.
@@ -126,7 +126,7 @@ pub fn write(core: &Core) -> Vec<u8> {
     let mut out = Out::default();
     out.line(&header);
     for (seq, (gvk, name), object) in &remains.objects {
-        out.line(&Line::Object { seq: *seq, gvk: gvk.into(), name: name.clone(), object: object.clone() });
+        out.line(&Line::Object { seq: *seq, gvk: Cow::Borrowed(gvk), name: name.clone(), object: object.clone() });
     }
     for (gvk, unnamed) in remains.relists {
         out.line(&Line::Relist { gvk, unnamed });
@@ -175,7 +175,8 @@ struct Content {
 fn read(bytes: &[u8]) -> Result<Restored, SnapshotError> {
     let mut content = Content::read(bytes)?;
     let recorded = std::mem::take(&mut content.digests);
-    let core = content.build();
+    let mut core = content.build();
+    core.settle_digests();
     let digests = core.digests();
     let differs = |(machine, recorded): &(&String, &String)| {
         digests.get(*machine).map(ToString::to_string).as_ref() != Some(*recorded)
@@ -204,9 +205,9 @@ impl Content {
         for (number, line) in lines {
             match serde_json::from_slice(line).map_err(|error| invalid(number, error))? {
                 Line::Object { seq, gvk, name, object } => {
-                    remains.objects.push((seq, (gvk.into_owned(), name), object));
+                    remains.objects.push((seq, (canonical(&gvk), name), object));
                 }
-                Line::Relist { gvk, unnamed } => remains.relists.push((gvk, unnamed)),
+                Line::Relist { gvk, unnamed } => remains.relists.push((canonical(&gvk), unnamed)),
                 Line::KeptConfig { name, config } => remains.kept_configs.push((name, *config)),
                 Line::Proxy { name, status } => {
                     let status = ProxyStatus::try_from(*status).map_err(|reason| invalid(number, reason))?;
@@ -236,7 +237,7 @@ impl Content {
         changes.extend(splits.apply(&step));
         changes.extend(injection.apply(&step));
         let version_of = |key: &ResourceKey| versions.get(key).copied().unwrap_or(seq);
-        let publisher = Publisher::restore(&catalog, &delta, changes, version_of);
+        let publisher = Publisher::restore(&catalog, &delta, &changes, version_of);
         Core { catalog, certs, routes, splits, injection, publisher, skips, ..Core::default() }
     }
 }

@@ -13,6 +13,7 @@ use super::{Counters, Followed, ProxyUpdate, Publisher};
 use crate::FactSink;
 use crate::catalog::view::Account;
 use crate::catalog::{Catalog, ObjectName};
+use crate::concern::Change;
 use crate::core::{CATALOG, CONCERNS, Core, PUBLISHER};
 use crate::fact::{Fact, StateDigest};
 use crate::shell::{Machine, Shell};
@@ -70,8 +71,9 @@ impl PublisherMachine {
         }
     }
 
-    fn record_digests(&self, joined: &Joined, catalog: Digest) {
+    fn record_digests(&mut self, joined: &Joined, catalog: Digest) {
         let concerns = joined.done.iter().filter_map(|done| Some((CONCERNS[done.concern], done.digest?)));
+        self.publisher.settle_digest();
         let others = [(CATALOG, catalog), (PUBLISHER, self.publisher.digest())];
         let digests = concerns.chain(others).map(|(name, digest)| (name.to_owned(), digest.to_string())).collect();
         self.facts.append_later(Fact::StateDigest(StateDigest { seq: joined.batch.last(), digests }));
@@ -90,8 +92,8 @@ impl Machine for PublisherMachine {
     fn apply(&mut self, joined: &Joined, index: usize) {
         let step = &joined.batch.steps[index];
         let _span = crate::span::child(Self::NAME, &step.trace, step.seq);
-        let changes = joined.done.iter().flat_map(|done| done.changes[index].iter().cloned()).collect();
-        self.publisher.apply(step.seq, &step.catalog, &step.delta, changes, step.trace);
+        let changes: Vec<Change> = joined.done.iter().flat_map(|done| done.changes[index].iter().cloned()).collect();
+        self.publisher.apply(step.seq, &step.catalog, &step.delta, &changes, step.trace);
     }
 
     fn pass_over(&mut self, _: &Joined, _: usize) {}

@@ -8,7 +8,7 @@ use fsm_store::{Seq, TraceContext};
 use crate::catalog::view::Account;
 use crate::catalog::{Audience, Catalog, Delta, ObjectName};
 use crate::concern::{Change, ResourceKey, Told};
-use crate::digest::{Member, SetDigest};
+use crate::digest::{self, DigestMap, Member};
 
 /// What one proxy has to be told now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,19 +43,17 @@ impl Followed {
 /// All resources of the mesh, and who is told which. What a proxy is told at a seq is a function of the log up to it.
 #[derive(Clone, Debug, Default)]
 pub struct Publisher {
-    resources: BTreeMap<ResourceKey, Published>,
+    resources: DigestMap<ResourceKey, Published>,
     everyone: BTreeSet<ResourceName>,
     by_account: BTreeMap<Account, BTreeSet<ResourceName>>,
     by_proxy: BTreeMap<ObjectName, BTreeSet<ResourceName>>,
     /// Every pod with a proxy.
-    proxies: BTreeMap<ObjectName, Account>,
+    proxies: DigestMap<ObjectName, Account>,
     proxies_by_account: BTreeMap<Account, BTreeSet<ObjectName>>,
     followed: Followed,
     pending: BTreeMap<ObjectName, Pending>,
     /// Followed proxies that left or became somebody else: what they hold cannot be built upon.
     left: BTreeSet<ObjectName>,
-    /// Of all resources and proxies.
-    digest: SetDigest,
 }
 
 #[derive(Clone, Debug)]
@@ -63,7 +61,12 @@ struct Published {
     /// The record that last changed the bytes.
     version: Seq,
     told: Told,
-    member: Member,
+}
+
+impl digest::Entry<ResourceKey> for Published {
+    fn member(&self, key: &ResourceKey) -> Member {
+        crate::concern::member(key, &self.told, self.version.0)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -100,7 +103,7 @@ impl Publisher {
     }
 
     /// Applies what record `seq` changed: first who the proxies are, then the concerns' resources.
-    pub fn apply(&mut self, seq: Seq, catalog: &Catalog, delta: &Delta, changes: Vec<Change>, trace: TraceContext) {
+    pub fn apply(&mut self, seq: Seq, catalog: &Catalog, delta: &Delta, changes: &[Change], trace: TraceContext) {
         self.proxies(catalog, delta, trace);
         for change in changes {
             self.resource(seq, change, trace);
@@ -111,7 +114,7 @@ impl Publisher {
     pub(crate) fn restore(
         catalog: &Catalog,
         delta: &Delta,
-        changes: Vec<Change>,
+        changes: &[Change],
         version_of: impl Fn(&ResourceKey) -> Seq,
     ) -> Self {
         let mut publisher = Self::default();
@@ -181,7 +184,15 @@ impl Publisher {
 
     /// A digest of all resources with their versions and audiences, and of all proxies.
     pub fn digest(&self) -> Digest {
-        self.digest.digest()
+        let mut all = self.resources.members();
+        all.join(self.proxies.members());
+        all.digest()
+    }
+
+    /// Hashes what changed since the last call, so that the digest costs nothing before the next change.
+    pub fn settle_digest(&mut self) {
+        self.resources.settle();
+        self.proxies.settle();
     }
 
     fn entry(&self, key: &ResourceKey) -> Option<Entry> {
@@ -200,26 +211,12 @@ impl Publisher {
         }
     }
 
-    fn resource(&mut self, seq: Seq, change: Change, trace: TraceContext) {
-        let Change { key, told } = change;
-        let before = self.resources.get(&key).cloned();
-        let bytes_changed =
-            before.as_ref().map(|published| &published.told.bytes) != told.as_ref().map(|told| &told.bytes);
-        let after = told.map(|told| {
-            let version = before.as_ref().filter(|_| !bytes_changed).map_or(seq, |published| published.version);
-            let member = crate::concern::member(&key, &told, version.0);
-            Published { version, told, member }
-        });
-        match &after {
-            Some(after) => {
-                self.digest.add(after.member);
-                self.resources.insert(key.clone(), after.clone());
-            }
-            None => drop(self.resources.remove(&key)),
-        }
-        if let Some(before) = &before {
-            self.digest.remove(before.member);
-        }
+    fn resource(&mut self, seq: Seq, Change { key, told }: &Change, trace: TraceContext) {
+        let before = self.resources.get(key);
+        let bytes_changed = before.map(|published| &published.told.bytes) != told.as_ref().map(|told| &told.bytes);
+        let version = before.filter(|_| !bytes_changed).map_or(seq, |published| published.version);
+        let after = told.clone().map(|told| Published { version, told });
+        let before = self.resources.set(key, after.clone());
         let entry = after.as_ref().map(|after| Entry { version: after.version.0, bytes: after.told.bytes.clone() });
         if let Some(proxy) = &key.proxy {
             let names = self.by_proxy.entry(proxy.clone()).or_default();
@@ -231,7 +228,7 @@ impl Publisher {
             if names.is_empty() {
                 self.by_proxy.remove(proxy);
             }
-            if self.proxies.contains_key(proxy) {
+            if self.proxies.get(proxy).is_some() {
                 self.note(proxy, &key.name, entry, trace);
             }
             return;
@@ -313,11 +310,10 @@ impl Publisher {
             }
             let had: BTreeSet<ResourceName> = before.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
-                self.proxies.remove(&proxy);
+                self.proxies.set(&proxy, None);
                 if self.followed.contains(&proxy) {
                     self.left.insert(proxy.clone());
                 }
-                self.digest.remove(proxy_member(&proxy, &account));
                 remove_from(&mut self.proxies_by_account, &account, &proxy);
             }
             let Some(account) = after else {
@@ -325,8 +321,7 @@ impl Publisher {
                 self.pending.remove(&proxy);
                 continue;
             };
-            self.digest.add(proxy_member(&proxy, &account));
-            self.proxies.insert(proxy.clone(), account.clone());
+            self.proxies.set(&proxy, Some(account.clone()));
             self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
             if self.followed.contains(&proxy) {
                 let has: BTreeSet<ResourceName> = self.shared_names(&account).collect();
@@ -346,8 +341,11 @@ impl Publisher {
     }
 }
 
-fn proxy_member(proxy: &ObjectName, account: &Account) -> Member {
-    Member::of([&b"proxy"[..], proxy.to_string().as_bytes(), account.to_string().as_bytes()])
+/// A proxy and its service account.
+impl digest::Entry<ObjectName> for Account {
+    fn member(&self, proxy: &ObjectName) -> Member {
+        Member::of([&b"proxy"[..], proxy.text().as_bytes(), self.text().as_bytes()])
+    }
 }
 
 fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {

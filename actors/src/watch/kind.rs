@@ -61,7 +61,7 @@ impl KindWatch {
     /// A watch of a kind of which the log knows nothing yet; see [`Self::know`].
     pub fn new(info: KindInfo) -> Self {
         let known = BTreeMap::new();
-        Self { gvk: info.gvk(), info, known, listing: None, recording: Recording::No }
+        Self { gvk: info.gvk().to_owned(), info, known, listing: None, recording: Recording::No }
     }
 
     /// The kind.

@@ -71,7 +71,7 @@ fn see(watch: &mut KindWatch, seen: Vec<Seen>) -> Vec<String> {
 fn the_log_ends_with_what_the_server_has_whatever_interruptions_there_were() {
     let packed = std::fs::read(format!("{RECORDINGS}/relist.jsonl.zst")).unwrap();
     let text = String::from_utf8(zstd::decode_all(packed.as_slice()).unwrap()).unwrap();
-    let mut watches: BTreeMap<String, KindWatch> =
+    let mut watches: BTreeMap<&str, KindWatch> =
         kinds::WATCHED.into_iter().map(|kind| (kind.gvk(), KindWatch::new(kind))).collect();
     let mut reader = Reader::default();
     let mut lists = 0;

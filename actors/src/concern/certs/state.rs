@@ -109,6 +109,10 @@ impl Concern for Certs {
         changes
     }
 
+    fn settle_digest(&mut self) {
+        self.resources.settle_digest();
+    }
+
     fn digest(&self) -> Digest {
         let mut digest = self.issued_digest;
         digest.add(Member::of([&self.resources.digest().0[..], &self.issued_total.to_be_bytes()]));

@@ -1,14 +1,12 @@
 //! Endpoints: one message for each EndpointSlice.
 
-use fsm_api::core::Endpoint;
 use fsm_proxy_config::proto;
 
 use crate::catalog::Catalog;
-use crate::catalog::view::{Service, Slice};
+use crate::catalog::view::{Endpoint, Service, Slice};
 
-/// The message of a slice of `service`. Left out are endpoints that are not ready, and those whose pod isn't known yet or has
-/// ended: their identity would be a guess.
-pub fn endpoints(catalog: &Catalog, slice: &Slice, service: &Service) -> proto::Endpoints {
+/// Where the ports of a service are on the endpoints of one of its slices.
+pub fn endpoint_ports(slice: &Slice, service: &Service) -> Vec<proto::PortMapping> {
     let mut ports: Vec<proto::PortMapping> = slice
         .ports
         .iter()
@@ -18,22 +16,22 @@ pub fn endpoints(catalog: &Catalog, slice: &Slice, service: &Service) -> proto::
         })
         .collect();
     ports.sort_by_key(|port| (port.service_port, port.target_port));
-    let mut endpoints: Vec<proto::Endpoint> =
-        slice.endpoints.iter().filter_map(|endpoint| message(catalog, slice, endpoint)).collect();
-    endpoints.sort_by(|one, other| (&one.address, &one.pod).cmp(&(&other.address, &other.pod)));
-    proto::Endpoints { service: slice.service.to_string(), ports, endpoints }
+    ports
 }
 
-fn message(catalog: &Catalog, slice: &Slice, endpoint: &Endpoint) -> Option<proto::Endpoint> {
-    let address = endpoint.addresses.first().filter(|_| endpoint.conditions.is_ready())?.clone();
-    let zone = endpoint.zone.clone();
-    let Some(name) = slice.pod(endpoint) else {
+/// The message of an endpoint. None if it is not ready, or if its pod isn't known yet or has ended: its identity would be a guess.
+pub fn endpoint(catalog: &Catalog, endpoint: &Endpoint) -> Option<proto::Endpoint> {
+    if !endpoint.ready {
+        return None;
+    }
+    let (address, zone) = (endpoint.address.clone(), endpoint.zone.clone());
+    let Some(name) = &endpoint.pod else {
         return Some(proto::Endpoint { address, zone, ..proto::Endpoint::default() });
     };
-    let pod = catalog.pods().get(&name).filter(|pod| !pod.finished)?;
-    let identity = match catalog.meshed_pod(&name) {
-        Some(_) => catalog.mesh().identity(&pod.account)?.to_string(),
-        None => String::new(),
+    let pod = catalog.pods().get(name).filter(|pod| !pod.finished)?;
+    let identity = match catalog.is_meshed(name, pod) {
+        true => catalog.mesh().identity(&pod.account)?.to_string(),
+        false => String::new(),
     };
-    Some(proto::Endpoint { address, identity, pod: name.to_string(), zone })
+    Some(proto::Endpoint { address, identity, pod: name.text(), zone })
 }

@@ -8,7 +8,7 @@ mod workload;
 
 use fsm_proxy_config::proto;
 
-pub use endpoints::endpoints;
+pub use endpoints::{endpoint, endpoint_ports};
 pub use policy::{inbound_policy, route_group, split, tcp_route};
 pub use service::{protocol, service};
 pub use workload::workload;

@@ -13,7 +13,7 @@ pub fn workload(catalog: &Catalog, name: &ObjectName, pod: &Pod) -> proto::Workl
     let mut ports: BTreeMap<u16, (Protocol, BTreeSet<String>)> = BTreeMap::new();
     let mut zone = "";
     for (_, slice) in catalog.slices_of_pod(name) {
-        if let Some((_, its_zone)) = slice.pods().find(|(pod, _)| pod == name) {
+        if let Some((_, its_zone)) = slice.pods().find(|(pod, _)| *pod == name) {
             zone = its_zone;
         }
         let Some(service) = catalog.mesh_service(&slice.service) else { continue };

@@ -1,6 +1,7 @@
 //! Who can be reached and how, and what servers allow.
 
 mod actor;
+mod endpoints;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName};
 
-use crate::catalog::view::Slice;
+use super::endpoints::EncodedEndpoints;
+use crate::catalog::view::{Endpoint, Exchanged, Slice};
 use crate::catalog::{Audience, Catalog, Changed, Delta, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, message};
 
@@ -13,6 +14,7 @@ use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, messag
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     resources: Resources,
+    endpoints: EncodedEndpoints,
 }
 
 impl Concern for Routes {
@@ -32,7 +34,10 @@ impl Concern for Routes {
         for service in &touched {
             self.service(catalog, service, &mut stale, &mut changes);
         }
-        for slice in &stale.slices {
+        for slice in &stale.slices_of_others {
+            self.endpoints.forget(slice);
+        }
+        for slice in stale.slices.union(&stale.slices_of_others) {
             self.endpoints(catalog, slice, &mut changes);
         }
         for pod in &stale.workloads {
@@ -40,6 +45,10 @@ impl Concern for Routes {
         }
         self.policy(catalog, delta, &touched, &mut changes);
         changes
+    }
+
+    fn settle_digest(&mut self) {
+        self.resources.settle_digest();
     }
 
     fn digest(&self) -> Digest {
@@ -51,6 +60,8 @@ impl Concern for Routes {
 #[derive(Default)]
 struct Stale {
     slices: BTreeSet<ObjectName>,
+    /// Slices about whose pods something is different.
+    slices_of_others: BTreeSet<ObjectName>,
     workloads: BTreeSet<ObjectName>,
 }
 
@@ -58,18 +69,18 @@ impl Stale {
     fn from_delta(catalog: &Catalog, delta: &Delta) -> Self {
         let mut stale = Self::default();
         if delta.membership_changed() {
-            stale.slices.extend(catalog.slices().keys().cloned());
+            stale.slices_of_others.extend(catalog.slices().keys().cloned());
             stale.workloads.extend(catalog.pods().keys().cloned());
         }
         for namespace in delta.namespaces.keys() {
             for pod in catalog.pods_in(&namespace.name) {
                 stale.workloads.insert(pod.clone());
-                stale.slices.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
+                stale.slices_of_others.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
             }
         }
         for pod in delta.pods.keys() {
             stale.workloads.insert(pod.clone());
-            stale.slices.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
+            stale.slices_of_others.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
         }
         for (name, changed) in &delta.slices {
             stale.slices.insert(name.clone());
@@ -81,16 +92,18 @@ impl Stale {
 
 /// The pods that a changed slice means something else for.
 fn pods_touched(changed: &Changed<Slice>) -> BTreeSet<ObjectName> {
-    let all = |slice: &Slice| -> BTreeSet<(ObjectName, String)> {
-        slice.pods().map(|(pod, zone)| (pod, zone.to_owned())).collect()
-    };
-    let names = |pods: BTreeSet<(ObjectName, String)>| pods.into_iter().map(|(pod, _)| pod).collect();
-    match (&changed.before, &changed.after) {
-        (Some(before), Some(after)) if before.ports == after.ports && before.service == after.service => {
-            names(all(before).symmetric_difference(&all(after)).cloned().collect())
-        }
-        _ => names(changed.sides().flat_map(all).collect()),
+    let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
+    if before.map(|slice| (&slice.ports, &slice.service)) != after.map(|slice| (&slice.ports, &slice.service)) {
+        return changed.sides().flat_map(Slice::pods).map(|(pod, _)| pod.clone()).collect();
     }
+    let Exchanged { gone, new } = Exchanged::between(before, after);
+    // An endpoint that only is not ready any more is the same for the pod.
+    let others = |endpoints: Vec<&Endpoint>, slice: Option<&Slice>| -> Vec<ObjectName> {
+        let pods = endpoints.into_iter().filter_map(|endpoint| Some((endpoint.pod.as_ref()?, endpoint.zone.as_str())));
+        let there = |pod| slice.is_some_and(|slice| slice.pods().any(|its| its == pod));
+        pods.filter(|pod| !there(*pod)).map(|(pod, _)| pod.clone()).collect()
+    };
+    others(gone, after).into_iter().chain(others(new, before)).collect()
 }
 
 impl Routes {
@@ -103,7 +116,7 @@ impl Routes {
         let mesh = catalog.mesh();
         let told = (!mesh.started.mesh_name.is_empty())
             .then(|| (Resource::Settings(message::settings(mesh)), Audience::Everyone));
-        self.set(key(Kind::Settings, "settings"), told, changes);
+        self.set(ResourceKey::shared(ResourceName::new(Kind::Settings, "settings")), told, changes);
     }
 
     fn service(&mut self, catalog: &Catalog, name: &ObjectName, stale: &mut Stale, changes: &mut Vec<Change>) {
@@ -120,7 +133,7 @@ impl Routes {
         for (slice_name, slice) in catalog.slices_of_service(name) {
             stale.slices.insert(slice_name.clone());
             if content_changed {
-                stale.workloads.extend(slice.pods().map(|(pod, _)| pod));
+                stale.workloads.extend(slice.pods().map(|(pod, _)| pod.clone()));
             }
         }
     }
@@ -129,9 +142,12 @@ impl Routes {
         let told = catalog.slices().get(name).and_then(|slice| {
             let service = catalog.mesh_service(&slice.service)?;
             let audience = self.resources.get(&key(Kind::Service, &slice.service))?.audience.clone();
-            Some((Resource::Endpoints(message::endpoints(catalog, slice, service)), audience))
+            Some(Told { bytes: self.endpoints.message(catalog, name, slice, service), audience })
         });
-        self.set(key(Kind::Endpoints, name), told, changes);
+        if told.is_none() {
+            self.endpoints.forget(name);
+        }
+        self.resources.set(key(Kind::Endpoints, name), told, changes);
     }
 
     fn workload(&mut self, catalog: &Catalog, name: &ObjectName, changes: &mut Vec<Change>) {
@@ -198,6 +214,6 @@ fn audience_of_route_group(catalog: &Catalog, name: &ObjectName) -> Audience {
     Audience::accounts(accounts)
 }
 
-fn key(kind: Kind, name: impl ToString) -> ResourceKey {
-    ResourceKey::shared(ResourceName::new(kind, name.to_string()))
+fn key(kind: Kind, name: &ObjectName) -> ResourceKey {
+    ResourceKey::shared(ResourceName::new(kind, name.text()))
 }

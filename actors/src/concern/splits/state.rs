@@ -40,6 +40,10 @@ impl Concern for Splits {
         changes
     }
 
+    fn settle_digest(&mut self) {
+        self.resources.settle_digest();
+    }
+
     fn digest(&self) -> Digest {
         self.resources.digest()
     }

@@ -93,15 +93,13 @@ impl Authority {
 
 /// The first ready endpoint of a service, or the one of this host name, and what it is.
 fn endpoint(catalog: &Catalog, service: &ObjectName, hostname: Option<&str>) -> Option<(IpAddr, String)> {
-    let endpoints = catalog
-        .slices_of_service(service)
-        .flat_map(|(_, slice)| slice.endpoints.iter().map(move |endpoint| (endpoint, slice.pod(endpoint))));
+    let endpoints = catalog.slices_of_service(service).flat_map(|(_, slice)| slice.endpoints.iter());
     endpoints
-        .filter(|(endpoint, _)| endpoint.conditions.is_ready())
-        .filter(|(endpoint, _)| hostname.is_none_or(|hostname| endpoint.hostname == hostname))
-        .find_map(|(endpoint, pod)| {
-            let ip = endpoint.addresses.first()?.parse().ok()?;
-            Some((ip, pod.map_or_else(|| "an endpoint".to_owned(), |pod| format!("pod {pod}"))))
+        .filter(|endpoint| endpoint.ready)
+        .filter(|endpoint| hostname.is_none_or(|hostname| endpoint.hostname == hostname))
+        .find_map(|endpoint| {
+            let ip = endpoint.address.parse().ok()?;
+            Some((ip, endpoint.pod.as_ref().map_or_else(|| "an endpoint".to_owned(), |pod| format!("pod {pod}"))))
         })
 }
 

@@ -55,16 +55,16 @@ impl Manifest {
 
     /// The fact that it was applied: what it says, over what is there already.
     pub(super) fn fact(&self, core: &Core) -> Fact {
-        let key = (self.info.gvk(), self.name.clone());
+        let key = (self.info.gvk().into(), self.name.clone());
         let there = core.catalog().objects().get(&key).and_then(|object| serde_json::from_str(object.json.get()).ok());
         let mut object = there.unwrap_or_else(|| json!({}));
         merge(&mut object, &self.object);
-        Fact::applied(&self.info.gvk(), &object)
+        Fact::applied(self.info.gvk(), &object)
     }
 
     /// Why it would not be used, if so.
     pub(super) fn problem(&self, core: &Core) -> Option<String> {
-        core.catalog().unusable().get(&(self.info.gvk(), self.name.clone())).map(|reason| reason.to_string())
+        core.catalog().unusable().get(&(self.info.gvk().into(), self.name.clone())).map(|reason| reason.to_string())
     }
 }
 

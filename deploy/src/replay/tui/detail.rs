@@ -1,6 +1,6 @@
 //! What stands beside the list of records.
 
-use fsm_actors::catalog::ObjectName;
+use fsm_actors::catalog::{ObjectKey, ObjectName};
 use fsm_proxy_config::{ConfigSet, ResourceName};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
@@ -145,7 +145,7 @@ fn changed(before: &ConfigSet, after: &ConfigSet, lines: &mut Vec<Line<'static>>
     lines.push(Line::default());
 }
 
-fn short(key: &(String, ObjectName)) -> String {
+fn short(key: &ObjectKey) -> String {
     short_object(&format!("{} {}", key.0, key.1))
 }
 
