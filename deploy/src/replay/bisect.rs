@@ -13,6 +13,7 @@ use self::search::{Outcome, Search};
 use super::columns::columns;
 use super::misuse::Misuse;
 use super::paint::Paint;
+use super::past::oldest;
 use super::request::{Answer, Question, summary, verdict};
 use super::stretch::Stretch;
 use crate::log::{Format, HistoryArgs, Out};
@@ -26,6 +27,9 @@ pub(super) struct BisectArgs {
     /// The answer that is expected: allowed, denied, or backend=NAME (it may go to that service).
     #[arg(long, value_name = "ANSWER")]
     expect: Expect,
+    /// Look at every record for the very first change, instead of jumping from snapshot to snapshot for one.
+    #[arg(long)]
+    first: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -87,8 +91,12 @@ pub(super) async fn run(args: BisectArgs) -> anyhow::Result<()> {
     };
     let history = args.history.open()?;
     let (from, to) = args.stretch.ends(&history).await?;
-    let search = Search { question: &question, expect: &args.expect };
-    let outcome = search.run(&history, from.unwrap_or(Seq::ZERO), to.unwrap_or(Seq(u64::MAX))).await?;
+    let search = Search { question: &question, expect: &args.expect, every_record: args.first };
+    let from = match from {
+        Some(from) => from,
+        None => oldest(&history).await?,
+    };
+    let outcome = search.run(&history, from, to.unwrap_or(Seq(u64::MAX))).await?;
     let mut out = Out::new();
     match args.output {
         Format::Json => out.pretty_json(&outcome)?,
@@ -119,6 +127,9 @@ fn lines(paint: Paint, question: &Question, outcome: &Outcome) -> Vec<String> {
     ));
     lines.push(String::new());
     lines.push(paint.dim(format!("{} answers compared, on {} records", outcome.asked, outcome.records)));
+    if !outcome.first {
+        lines.push(paint.dim("found from snapshot to snapshot: the answer may have changed and changed back before; --first looks at every record"));
+    }
     lines
 }
 

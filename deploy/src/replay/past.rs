@@ -133,7 +133,7 @@ pub(super) async fn replay<S>(
 }
 
 /// The state to begin with on the way to `upto`: of the nearest snapshot before it, if history has any.
-async fn beginning(history: &History, upto: Seq, skips: &Skips) -> anyhow::Result<Past> {
+pub(super) async fn beginning(history: &History, upto: Seq, skips: &Skips) -> anyhow::Result<Past> {
     let Some(log) = history.log() else { return of_elsewhere(history, upto, skips).await };
     let core = core::beginning(log, upto, skips).await.with_context(|| history.place())?;
     let mut time = Timestamp(0);
