@@ -308,10 +308,12 @@ impl Publisher {
             if before == after {
                 continue;
             }
-            let had: BTreeSet<ResourceName> = before.iter().flat_map(|account| self.shared_names(account)).collect();
+            let followed = self.followed.contains(&proxy);
+            let told = before.as_ref().filter(|_| followed);
+            let had: BTreeSet<ResourceName> = told.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
                 self.proxies.set(&proxy, None);
-                if self.followed.contains(&proxy) {
+                if followed {
                     self.left.insert(proxy.clone());
                 }
                 remove_from(&mut self.proxies_by_account, &account, &proxy);
@@ -323,7 +325,7 @@ impl Publisher {
             };
             self.proxies.set(&proxy, Some(account.clone()));
             self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
-            if self.followed.contains(&proxy) {
+            if followed {
                 let has: BTreeSet<ResourceName> = self.shared_names(&account).collect();
                 for name in had.difference(&has) {
                     self.note(&proxy, name, None, trace);

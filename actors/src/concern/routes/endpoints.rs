@@ -34,9 +34,16 @@ struct Endpoints {
 }
 
 impl EncodedEndpoints {
-    /// The slice is gone, or something is different about its pods.
+    /// The slice is gone.
     pub fn forget(&mut self, slice: &ObjectName) {
         self.0.remove(slice);
+    }
+
+    /// Something is different about a pod in the slice.
+    pub fn forget_pod(&mut self, slice: &ObjectName, pod: &ObjectName) {
+        if let Some(encoded) = self.0.get_mut(slice) {
+            encoded.retain(|encoded| encoded.endpoint.pod.as_ref() != Some(pod));
+        }
     }
 
     /// The message of a slice of `service`.

@@ -34,10 +34,10 @@ impl Concern for Routes {
         for service in &touched {
             self.service(catalog, service, &mut stale, &mut changes);
         }
-        for slice in &stale.slices_of_others {
-            self.endpoints.forget(slice);
+        for (slice, pod) in &stale.pods {
+            self.endpoints.forget_pod(slice, pod);
         }
-        for slice in stale.slices.union(&stale.slices_of_others) {
+        for slice in &stale.slices {
             self.endpoints(catalog, slice, &mut changes);
         }
         for pod in &stale.workloads {
@@ -60,8 +60,8 @@ impl Concern for Routes {
 #[derive(Default)]
 struct Stale {
     slices: BTreeSet<ObjectName>,
-    /// Slices about whose pods something is different.
-    slices_of_others: BTreeSet<ObjectName>,
+    /// Pods about which something is different, in the slices that they are in.
+    pods: BTreeSet<(ObjectName, ObjectName)>,
     workloads: BTreeSet<ObjectName>,
 }
 
@@ -69,24 +69,26 @@ impl Stale {
     fn from_delta(catalog: &Catalog, delta: &Delta) -> Self {
         let mut stale = Self::default();
         if delta.membership_changed() {
-            stale.slices_of_others.extend(catalog.slices().keys().cloned());
-            stale.workloads.extend(catalog.pods().keys().cloned());
+            stale.slices.extend(catalog.slices().keys().cloned());
+            catalog.pods().keys().for_each(|pod| stale.pod(catalog, pod));
         }
         for namespace in delta.namespaces.keys() {
-            for pod in catalog.pods_in(&namespace.name) {
-                stale.workloads.insert(pod.clone());
-                stale.slices_of_others.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
-            }
+            catalog.pods_in(&namespace.name).for_each(|pod| stale.pod(catalog, pod));
         }
-        for pod in delta.pods.keys() {
-            stale.workloads.insert(pod.clone());
-            stale.slices_of_others.extend(catalog.slices_of_pod(pod).map(|(name, _)| name.clone()));
-        }
+        delta.pods.keys().for_each(|pod| stale.pod(catalog, pod));
         for (name, changed) in &delta.slices {
             stale.slices.insert(name.clone());
             stale.workloads.extend(pods_touched(changed));
         }
         stale
+    }
+
+    fn pod(&mut self, catalog: &Catalog, pod: &ObjectName) {
+        self.workloads.insert(pod.clone());
+        for (slice, _) in catalog.slices_of_pod(pod) {
+            self.slices.insert(slice.clone());
+            self.pods.insert((slice.clone(), pod.clone()));
+        }
     }
 }
 
