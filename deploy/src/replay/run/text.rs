@@ -42,21 +42,34 @@ pub(super) fn lines(paint: Paint, report: &WhatIf) -> Vec<String> {
     for proxy in &report.proxies {
         proxy_lines(paint, proxy, &mut lines);
     }
+    lines.extend([String::new(), paint.dim("-o json has every request and all of each resource")]);
     lines
 }
 
 fn decision_lines(paint: Paint, decisions: &[DecisionDiffers], end: Seq, lines: &mut Vec<String>) {
-    let rows = decisions.iter().flat_map(|decision| {
-        decision.spans.iter().map(move |span| {
-            vec![
-                paint.dim(stretch(span.from, span.to, end)),
-                paint.name(&decision.client),
-                decision.request.clone(),
-                format!("{} → {}", brief(paint, span.real.as_ref()), brief(paint, span.hypothetical.as_ref())),
-            ]
+    // Requests of one client that are answered alike at the same time stand in one row.
+    let mut rows: Vec<([String; 2], String, Vec<&str>)> = Vec::new();
+    for decision in decisions {
+        for span in &decision.spans {
+            let who = [paint.dim(stretch(span.from, span.to, end)), paint.name(&decision.client)];
+            let answer = format!("{} → {}", brief(paint, span.real.as_ref()), brief(paint, span.hypothetical.as_ref()));
+            match rows.iter_mut().find(|row| (&row.0, &row.1) == (&who, &answer)) {
+                Some(row) => row.2.push(&decision.request),
+                None => rows.push((who, answer, vec![&decision.request])),
+            }
+        }
+    }
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|([when, client], answer, requests)| {
+            let more = match requests.len() - 1 {
+                0 => String::new(),
+                more => paint.dim(format!(" and {more} more")),
+            };
+            vec![when, client, format!("{}{more}", requests[0]), answer]
         })
-    });
-    lines.extend(columns("  ", &rows.collect::<Vec<_>>()));
+        .collect();
+    lines.extend(columns("  ", &rows));
 }
 
 fn proxy_lines(paint: Paint, proxy: &ProxyDiffers, lines: &mut Vec<String>) {
@@ -66,9 +79,16 @@ fn proxy_lines(paint: Paint, proxy: &ProxyDiffers, lines: &mut Vec<String>) {
         format!("  {}  {}", paint.warn(format!("~ {}", proxy.proxy)), paint.dim(spans.join(", "))),
     ]);
     for resource in &proxy.resources {
-        lines.push(format!("    {}", resource.name));
-        let diff = differing::lines(&resource.real, &resource.hypothetical);
-        lines.extend(diff.iter().map(|line| format!("      {}", differing::painted(paint, line))));
+        // What a resource says that only one of the two histories has is said in `fsm replay config`.
+        match (resource.real.is_null(), resource.hypothetical.is_null()) {
+            (true, _) => lines.push(paint.good(format!("    + {}", resource.name))),
+            (_, true) => lines.push(paint.bad(format!("    - {}", resource.name))),
+            (false, false) => {
+                lines.push(format!("    {}", paint.warn(format!("~ {}", resource.name))));
+                let diff = differing::lines(&resource.real, &resource.hypothetical);
+                lines.extend(diff.iter().map(|line| format!("      {}", differing::painted(paint, line))));
+            }
+        }
     }
     if proxy.resources.is_empty() {
         lines.push(paint.dim("    the same again at the end"));
