@@ -25,7 +25,7 @@ pub(super) struct At {
 /// The state machines after a record, and when that was.
 pub(super) struct Past {
     pub(super) core: Core,
-    /// Time of the last record that was applied.
+    /// Time of the last record that was applied; zero if that record is dropped.
     pub(super) time: Timestamp,
 }
 
@@ -59,7 +59,10 @@ impl At {
 impl Past {
     /// `seq 41 (2026-11-22T14:03:00.123Z)`
     pub(super) fn moment(&self) -> String {
-        format!("seq {} ({})", self.core.seq(), time_text(self.time))
+        match self.time {
+            Timestamp(0) => format!("seq {}", self.core.seq()),
+            time => format!("seq {} ({})", self.core.seq(), time_text(time)),
+        }
     }
 }
 
@@ -137,7 +140,8 @@ pub(super) async fn beginning(history: &History, upto: Seq, skips: &Skips) -> an
     let Some(log) = history.log() else { return of_elsewhere(history, upto, skips).await };
     let core = core::beginning(log, upto, skips).await.with_context(|| history.place())?;
     let mut time = Timestamp(0);
-    if core.seq() > Seq::ZERO {
+    // The snapshot that a compacted log begins with stands for a record that is dropped.
+    if core.seq() >= log.first() {
         let last = log.read(core.seq()).try_next().await?;
         time = last.as_ref().and_then(|batch| batch.first()).map_or(time, |record| record.time);
     }
@@ -154,7 +158,8 @@ async fn of_elsewhere(history: &History, upto: Seq, skips: &Skips) -> anyhow::Re
         && restored.differing.is_empty()
     {
         past.core = restored.core;
-        let last = history.records(past.core.seq(), false).try_next().await?;
+        // None if that record is dropped; whoever goes on from here is told of other errors.
+        let last = history.records(past.core.seq(), false).try_next().await.ok().flatten();
         past.time = last.as_ref().and_then(|batch| batch.first()).map_or(past.time, |record| record.time);
     }
     Ok(past)

@@ -3,6 +3,7 @@
 
 mod bisect;
 mod diff;
+mod places;
 mod request;
 mod run;
 mod why;
@@ -23,6 +24,15 @@ struct Ended {
     err: String,
 }
 
+/// Runs `fsm replay` with these words on the history in a place.
+fn replay(place: [&str; 2], words: &str) -> Ended {
+    let (command, rest) = words.split_once(' ').unwrap_or((words, ""));
+    let mut fsm = Command::new(env!("CARGO_BIN_EXE_fsm"));
+    let output = fsm.args(["replay", command]).args(place).args(rest.split_whitespace()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
 impl Recording {
     fn bookstore() -> Self {
         let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings/bookstore.ndjson.zst");
@@ -38,16 +48,9 @@ impl Recording {
 
     /// Runs `fsm replay` with these words, on the recording.
     fn replay(&self, words: &str) -> Ended {
-        let (command, rest) = words.split_once(' ').unwrap_or((words, ""));
-        let output = Command::new(env!("CARGO_BIN_EXE_fsm"))
-            .args(["replay", command, "--data-dir"])
-            .arg(self.path())
-            .args(rest.split_whitespace())
-            .output()
-            .unwrap();
-        let text =
-            |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(&self.path().display().to_string(), "LOG");
-        Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+        let path = self.path().display().to_string();
+        let Ended { code, out, err } = replay(["--data-dir", &path], words);
+        Ended { code, out: out.replace(&path, "LOG"), err: err.replace(&path, "LOG") }
     }
 
     /// What it prints, if all goes well.

@@ -9,7 +9,6 @@ use fsm_actors::publish::Followed;
 use fsm_actors::replay::inputs::{Role, inputs};
 use fsm_proxy_config::{Kind, Resource, ResourceName};
 use fsm_store::Seq;
-use futures::TryStreamExt;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -42,8 +41,11 @@ pub(super) struct Origin {
     pub(super) role: Role,
     /// Those that are marked like this stand in for one another.
     pub(super) alternative: bool,
-    /// The last record that changed anything about the object that the mesh looks at.
-    pub(super) record: Cause,
+    /// The record that the object was last seen in.
+    pub(super) seen: Seq,
+    /// The last record that changed anything about the object that the mesh looks at. None if it is dropped with the history before the
+    /// oldest snapshot.
+    pub(super) record: Option<Cause>,
 }
 
 /// What is noted on the way through history.
@@ -68,7 +70,7 @@ impl Origins {
             past.core.follow(Followed::These([proxy.clone()].into()));
             Noted { trail: Trail::new(&past.core), last: BTreeMap::new(), controller: None, told: Vec::new() }
         };
-        let (_, mut noted) = replay(
+        let (_, noted) = replay(
             history,
             oldest(history).await?.min(past.core.seq()),
             past.core.seq(),
@@ -99,20 +101,18 @@ impl Origins {
         let entry = config.resources.get(&name).context("the proxy is told the resource")?;
         let mut found = Vec::new();
         for input in inputs(&past.core, &proxy, &name).unwrap_or_default() {
-            // What did not change since the oldest snapshot was last seen in a record that may be gone.
-            let record = match noted.last.remove(&input.key) {
-                Some(record) => Some(record),
-                None => last_seen(history, input.object.seq).await?,
-            };
-            if let Some(record) = record {
-                let object = format!("{} {}", input.key.0, input.key.1);
-                found.push(Origin { object, role: input.role, alternative: input.alternative, record });
-            }
+            // What made an object what it is before the oldest snapshot is gone.
+            let record = noted.last.get(&input.key).cloned();
+            let object = format!("{} {}", input.key.0, input.key.1);
+            let (role, alternative, seen) = (input.role, input.alternative, input.object.seq);
+            found.push(Origin { object, role, alternative, seen, record });
         }
         if let Some(record) = noted.controller.filter(|_| matches!(name.kind, Kind::Settings | Kind::TrustBundle)) {
-            found.push(Origin { object: "controller".to_owned(), role: Role::Content, alternative: false, record });
+            let (object, role, seen) = ("controller".to_owned(), Role::Content, record.seq);
+            found.push(Origin { object, role, alternative: false, seen, record: Some(record) });
         }
-        found.sort_by_key(|origin| (origin.role, std::cmp::Reverse(origin.record.seq)));
+        let last = |origin: &Origin| origin.record.as_ref().map_or(origin.seen, |record| record.seq);
+        found.sort_by_key(|origin| (origin.role, std::cmp::Reverse(last(origin))));
         Ok(Self {
             seq: past.core.seq(),
             time: time_text(past.time),
@@ -124,14 +124,4 @@ impl Origins {
             history: noted.told,
         })
     }
-}
-
-/// The record that an object was last seen in, if it is kept.
-async fn last_seen(history: &History, seq: Seq) -> anyhow::Result<Option<Cause>> {
-    if history.log().is_some_and(|log| log.first() > seq) {
-        return Ok(None);
-    }
-    let batch = history.records(seq, false).try_next().await?;
-    let record = batch.as_ref().and_then(|batch| batch.first()).filter(|record| record.seq == seq);
-    Ok(record.map(|record| Cause::new(record, &[])))
 }

@@ -2,8 +2,8 @@
 
 use fsm_actors::replay::inputs::Role;
 
-use super::origins::Origins;
-use crate::replay::cause::Cause;
+use super::origins::{Origin, Origins};
+use crate::replay::cause::short_object;
 use crate::replay::columns::columns;
 use crate::replay::differing::yaml;
 use crate::replay::paint::Paint;
@@ -29,15 +29,30 @@ pub(super) fn lines(paint: Paint, origins: &Origins) -> Vec<String> {
         for (alternative, more) in [(false, ""), (true, " SOME OF THESE")] {
             let of_role =
                 origins.inputs.iter().filter(|origin| origin.role == role && origin.alternative == alternative);
-            table(paint, &format!("{title}{more}"), of_role.map(|origin| &origin.record), &mut lines);
+            table(paint, &format!("{title}{more}"), of_role.map(|origin| row(paint, origin)), &mut lines);
         }
     }
-    table(paint, "IT CAME AND CHANGED WITH", origins.history.iter(), &mut lines);
+    table(paint, "IT CAME AND CHANGED WITH", origins.history.iter().map(|cause| cause.row(paint)), &mut lines);
     lines
 }
 
-fn table<'a>(paint: Paint, title: &str, causes: impl Iterator<Item = &'a Cause>, lines: &mut Vec<String>) {
-    let rows: Vec<Vec<String>> = causes.map(|cause| cause.row(paint)).collect();
+fn row(paint: Paint, origin: &Origin) -> Vec<String> {
+    match &origin.record {
+        Some(record) => record.row(paint),
+        None => {
+            let object = paint.name(short_object(&origin.object));
+            vec![
+                paint.bold(origin.seen),
+                String::new(),
+                object,
+                paint.dim("seen there; what made it so was dropped with old history"),
+            ]
+        }
+    }
+}
+
+fn table(paint: Paint, title: &str, rows: impl Iterator<Item = Vec<String>>, lines: &mut Vec<String>) {
+    let rows: Vec<Vec<String>> = rows.collect();
     if !rows.is_empty() {
         lines.extend([String::new(), paint.bold(title)]);
         lines.extend(columns("  ", &rows));
