@@ -21,13 +21,7 @@ const QUIET: Duration = Duration::from_secs(5);
 async fn main() -> anyhow::Result<()> {
     let pods = std::env::var("FSM_BENCH_PODS").map_or(Ok(200), |text| text.parse::<i32>()).context("FSM_BENCH_PODS")?;
     let dir = tempfile::tempdir()?;
-    let config = LocalConfig {
-        data_dir: dir.path().to_owned(),
-        api_port: None,
-        executable: std::env::current_exe()?,
-        nodes: 1,
-        rbac: false,
-    };
+    let config = LocalConfig::new(dir.path(), std::env::current_exe()?);
     let start = Instant::now();
     let cluster = LocalCluster::up(config).await?;
     println!("ready                       {:.2?}", start.elapsed());

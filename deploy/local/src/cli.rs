@@ -1,6 +1,7 @@
 //! `fsm local up | down | status`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
@@ -78,6 +79,13 @@ pub struct UpArgs {
     /// Hold requests to roles and bindings (RBAC); without, every client with credentials may do everything
     #[arg(long)]
     pub rbac: bool,
+    /// Give Services that ask for it an IPv6 address too
+    #[arg(long)]
+    pub dual_stack: bool,
+    /// What a container that keeps failing waits before its second restart, in seconds; then twice as long each time
+    /// (a kubelet begins with 10)
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=300))]
+    pub restart_delay: u64,
 }
 
 /// Runs the command.
@@ -108,11 +116,12 @@ async fn up(args: UpArgs, json: bool) -> anyhow::Result<()> {
     }
     let executable = std::env::current_exe().context("cannot find this program's own file")?;
     let config = LocalConfig {
-        data_dir: args.home.data_dir,
         api_port: args.api_port,
-        executable,
         nodes: args.nodes,
         rbac: args.rbac,
+        dual_stack: args.dual_stack,
+        restart_delay: Duration::from_secs(args.restart_delay),
+        ..LocalConfig::new(&args.home.data_dir, executable)
     };
     let coming = async {
         let cluster = LocalCluster::up(config).await?;

@@ -52,6 +52,25 @@ pub struct LocalConfig {
     pub nodes: u8,
     /// Whether requests are held to roles and bindings (RBAC).
     pub rbac: bool,
+    /// Whether Services may have IPv6 addresses.
+    pub dual_stack: bool,
+    /// What a container that ends again and again waits before its second restart; each further wait is twice as long.
+    pub restart_delay: Duration,
+}
+
+impl LocalConfig {
+    /// One node, any free port, and what the options of `fsm local up` are when they are not given.
+    pub fn new(data_dir: &Path, executable: PathBuf) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            api_port: None,
+            executable,
+            nodes: 1,
+            rbac: false,
+            dual_stack: false,
+            restart_delay: Duration::from_secs(1),
+        }
+    }
 }
 
 /// Why a cluster can't be brought up. Nothing stays behind then.
@@ -126,6 +145,7 @@ impl LocalCluster {
             extra_names: Vec::new(),
             dialer: Arc::new(NodeDialer(Arc::clone(&nets[0]))),
             rbac: config.rbac,
+            dual_stack: config.dual_stack,
         })
         .await?;
         let kubeconfig = home.dir().join("kubeconfig");
@@ -141,7 +161,8 @@ impl LocalCluster {
         home.announce(&Running { pid, kubeconfig: kubeconfig.clone(), api_server })?;
 
         let tasks = Tasks::default();
-        let started = start(&client, &nets, images, &home, cgroup, &tasks).await;
+        let common = Common { client: &client, images, home: &home, cgroup, restart_delay: config.restart_delay };
+        let started = start(common, &nets, &tasks).await;
         let agents = match started {
             Ok(agents) => Agents(agents),
             Err(error) => {
@@ -178,15 +199,9 @@ impl LocalCluster {
         self.agents.of(namespace, pod).dial_pod(namespace, pod, port).await
     }
 
-    /// Runs a command in a container, or joins its process, as `kubectl exec` and `attach` do.
-    pub fn session(
-        &self,
-        namespace: &str,
-        pod: &str,
-        request: SessionRequest,
-        session: Session,
-    ) -> BoxFuture<'static, Result<(), SessionError>> {
-        self.agents.of(namespace, pod).session(namespace, pod, request, session)
+    /// The nodes, as the API server asks them for logs and sessions.
+    pub fn backend(&self) -> &impl NodeBackend {
+        &self.agents
     }
 
     /// The process id, on this machine, of a running container.
@@ -229,15 +244,18 @@ async fn networks(nodes: u8) -> Result<Vec<Arc<NodeNet>>, NetError> {
     Ok(nets)
 }
 
-/// Starts everything that lives on the API: services, names, controllers and nodes.
-async fn start(
-    client: &Client,
-    nets: &[Arc<NodeNet>],
+/// What all nodes have in common.
+struct Common<'a> {
+    client: &'a Client,
     images: Images,
-    home: &Home,
+    home: &'a Home,
     cgroup: Cgroup,
-    tasks: &Tasks,
-) -> Result<Vec<Arc<Agent>>, UpError> {
+    restart_delay: Duration,
+}
+
+/// Starts everything that lives on the API: services, names, controllers and nodes.
+async fn start(common: Common<'_>, nets: &[Arc<NodeNet>], tasks: &Tasks) -> Result<Vec<Arc<Agent>>, UpError> {
+    let Common { client, images, home, cgroup, restart_delay } = common;
     let events = Recorder::start(client.clone(), "controller-manager", tasks);
     let names: Vec<String> = nets.iter().map(|net| node_name(net.plan().index)).collect();
     forget_nodes_but(client, &names).await?;
@@ -252,6 +270,7 @@ async fn start(
             events: events.clone(),
             data_dir: home.dir().to_owned(),
             cgroup: cgroup.clone(),
+            restart_delay,
             interception: interception.clone(),
         };
         agents.push(Agent::start(config).await?);

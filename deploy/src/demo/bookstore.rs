@@ -65,13 +65,9 @@ impl Bookstore {
     pub async fn start(args: &DemoArgs, data_dir: &Path, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         folder::empty(data_dir).await?;
         say("starting a one-machine Kubernetes cluster …");
-        let config = LocalConfig {
-            data_dir: data_dir.join(folder::CLUSTER),
-            api_port: args.api_port,
-            executable: std::env::current_exe().context("cannot find this program's own file")?,
-            nodes: 1,
-            rbac: false,
-        };
+        let executable = std::env::current_exe().context("cannot find this program's own file")?;
+        let config =
+            LocalConfig { api_port: args.api_port, ..LocalConfig::new(&data_dir.join(folder::CLUSTER), executable) };
         let started = match LocalCluster::up(config).await {
             Ok(cluster) => Self::start_in(Arc::new(cluster), data_dir, say).await,
             Err(error) => Err(error.into()),

@@ -19,6 +19,7 @@ mod discovery;
 mod durability;
 mod events;
 mod extras;
+mod families;
 mod housekeeping;
 mod journal;
 mod lists;
@@ -92,6 +93,8 @@ pub struct ApiConfig {
     pub dialer: Arc<dyn Dialer>,
     /// Whether requests are held to the roles and bindings (RBAC). Without, whoever is authenticated may do everything.
     pub rbac: bool,
+    /// Whether Services may have addresses of both families.
+    pub dual_stack: bool,
 }
 
 /// Why an API server can't be started.
@@ -159,6 +162,7 @@ impl ApiServer {
             static_tokens: BTreeMap::from([(admin_token.clone(), User::admin())]),
             dialer: config.dialer,
             rbac: config.rbac,
+            dual_stack: config.dual_stack,
         }));
         for definition in server.all("apiextensions.k8s.io", "customresourcedefinitions", None) {
             server.change_registry(|registry| crd::definition::register(registry, &definition.value));

@@ -54,12 +54,12 @@ pub fn map<'a>(parent: &'a mut Value, key: &str) -> &'a mut Map<String, Value> {
 
 /// The map a value is; anything else is replaced by an empty map.
 pub fn as_map(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = json!({});
-    }
     match value {
         Value::Object(map) => map,
-        _ => unreachable!("the value was just made a map"),
+        other => {
+            *other = json!({});
+            as_map(other)
+        }
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Server {
     pub dialer: Arc<dyn Dialer>,
     /// Whether requests are held to the roles and bindings.
     pub rbac: bool,
+    /// Whether Services may have addresses of both families.
+    pub dual_stack: bool,
     pub node: Mutex<Option<Arc<dyn NodeBackend>>>,
     /// Held while Services are given addresses and ports.
     pub addresses: Mutex<()>,
@@ -106,6 +108,7 @@ pub struct Parts {
     pub static_tokens: BTreeMap<String, super::users::User>,
     pub dialer: Arc<dyn Dialer>,
     pub rbac: bool,
+    pub dual_stack: bool,
 }
 
 impl Server {
@@ -118,6 +121,7 @@ impl Server {
             static_tokens: parts.static_tokens,
             dialer: parts.dialer,
             rbac: parts.rbac,
+            dual_stack: parts.dual_stack,
             node: Mutex::new(None),
             addresses: Mutex::new(()),
             stopping: tokio_util::sync::CancellationToken::new(),

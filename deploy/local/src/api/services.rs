@@ -6,14 +6,12 @@ use std::sync::{MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::families::{self, Pool};
 use super::object::{as_map, default, items, items_mut, map, name, text};
 use super::resource::Resource;
 use super::server::Server;
 use super::status::{ApiError, FieldError};
 
-/// The first address of 10.96.0.0/12, the range of ClusterIPs.
-const RANGE: u32 = u32::from_be_bytes([10, 96, 0, 0]);
-const RANGE_SIZE: u32 = 1 << 20;
 /// The address of `default/kubernetes`.
 pub const KUBERNETES: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Kept for the cluster's name server.
@@ -85,8 +83,9 @@ pub fn allocate(
             Vec::new()
         }
         _ => {
-            let used: HashSet<&str> = others.iter().map(|o| text(&o.value, &["spec", "clusterIP"])).collect();
-            give_address(service, &used, old, dry)
+            let used = others.iter().flat_map(|other| addresses(&other.value)).collect();
+            let before = old.into_iter().flat_map(addresses).collect();
+            families::give(service, &Pool { dual: server.dual_stack, used, before, dry })
         }
     };
     refuse(resource, service, errors)?;
@@ -99,60 +98,20 @@ pub fn allocate(
     refuse(resource, service, errors)
 }
 
+/// Refuses a Service that asks for what this cluster does not have.
+pub fn check_wishes(server: &Server, resource: &Resource, service: &Value) -> Result<(), ApiError> {
+    if !resource.is("", "services") {
+        return Ok(());
+    }
+    refuse(resource, service, families::check_wishes(service, server.dual_stack))
+}
+
+fn addresses(service: &Value) -> impl Iterator<Item = &str> {
+    items(service, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str)
+}
+
 fn refuse(resource: &Resource, service: &Value, errors: Vec<FieldError>) -> Result<(), ApiError> {
     if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(resource, name(service), &errors)) }
-}
-
-fn give_address(service: &mut Value, used: &HashSet<&str>, old: Option<&Value>, dry: bool) -> Vec<FieldError> {
-    let wanted = match (text(service, &["spec", "clusterIP"]), items(service, &["spec", "clusterIPs"])) {
-        ("", [first, ..]) => first.as_str().unwrap_or_default().to_owned(),
-        (wanted, _) => wanted.to_owned(),
-    };
-    let unchanged = old.is_some_and(|old| text(old, &["spec", "clusterIP"]) == wanted);
-    let address = match wanted.as_str() {
-        "" if dry => Ipv4Addr::from(RANGE).to_string(),
-        "" => match free_address(used) {
-            Some(address) => address.to_string(),
-            None => {
-                return vec![FieldError::forbidden("spec.clusterIPs", "the range of ClusterIPs is full")];
-            }
-        },
-        "None" => wanted,
-        _ if unchanged => wanted,
-        other => {
-            let refused = |detail: String| vec![FieldError::invalid("spec.clusterIPs", &json!([other]), detail)];
-            match other.parse::<Ipv4Addr>() {
-                Ok(address) if u32::from(address).wrapping_sub(RANGE) >= RANGE_SIZE => {
-                    return refused(format!(
-                        "failed to allocate IP {address}: the provided IP ({address}) is not in the valid range. The range of valid IPs is 10.96.0.0/12"
-                    ));
-                }
-                Ok(address) if used.contains(other) => {
-                    return refused(format!("failed to allocate IP {address}: provided IP is already allocated"));
-                }
-                Ok(_) => wanted,
-                Err(_) => {
-                    let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                    return vec![FieldError::invalid("spec.clusterIPs[0]", &json!(other), detail)];
-                }
-            }
-        }
-    };
-    let spec = map(service, "spec");
-    spec.insert("clusterIP".into(), json!(address));
-    spec.insert("clusterIPs".into(), json!([address]));
-    default(spec, "ipFamilies", || json!(["IPv4"]));
-    default(spec, "ipFamilyPolicy", || json!("SingleStack"));
-    Vec::new()
-}
-
-/// A free address. The lower part of the range is left to Services that name theirs.
-fn free_address(used: &HashSet<&str>) -> Option<Ipv4Addr> {
-    let random = u32::from_be_bytes(*uuid::Uuid::new_v4().as_bytes().first_chunk()?);
-    let dynamic = RANGE_SIZE - 256 - 1;
-    (0..dynamic).map(|i| Ipv4Addr::from(RANGE + 256 + (random.wrapping_add(i)) % dynamic)).find(|address| {
-        !used.contains(address.to_string().as_str()) && *address != KUBERNETES && *address != NAME_SERVER
-    })
 }
 
 fn give_node_ports(service: &mut Value, used: &HashSet<u64>) -> Vec<FieldError> {

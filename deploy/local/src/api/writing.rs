@@ -99,6 +99,7 @@ impl Writing<'_> {
             object = ownership::updated(&resource, &self.options.manager, Part::Main, &json!({}), object);
         }
         validation::check(&resource, &object, None)?;
+        services::check_wishes(self.server, &resource, &object)?;
         rbac::check_escalation(self.server, self.user, self.target, &object)?;
         admission::validate(self, Operation::Create, "", Some(&object), None).await?;
         let object_name = name(&object).to_owned();
@@ -204,6 +205,7 @@ impl Writing<'_> {
             }
         }
         validation::check_update(&resource, part, &object, old)?;
+        services::check_wishes(self.server, &resource, &object)?;
         rbac::check_escalation(self.server, self.user, self.target, &object)?;
         admission::validate(self, Operation::Update, part.name(), Some(&object), Some(old)).await?;
         let _addresses = services::lock_for(self.server, &resource);

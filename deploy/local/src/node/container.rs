@@ -31,7 +31,7 @@ const PREPARE_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs a container again and again, as its restart policy says, until it is done or told to stop.
 pub(super) async fn supervise(ctx: Arc<Context>, container: Arc<Container>, role: Role, mut stop: Stop) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(ctx.agent.restart_delay);
     for run in 0_u32.. {
         let Some(ended) = run_once(&ctx, &container, run, &mut stop).await else { return };
         let again = !is_stopped(&stop) && restarts(&ctx, role, &ended);

@@ -77,6 +77,8 @@ pub struct AgentConfig {
     pub data_dir: PathBuf,
     /// The cluster's cgroup; pods get theirs below it.
     pub cgroup: Cgroup,
+    /// Before a container's second restart in a row.
+    pub restart_delay: Duration,
     pub interception: Interception,
 }
 
@@ -91,6 +93,7 @@ pub struct Agent {
     cgroup: Cgroup,
     /// The kernel's controllers that limits can be put in force with.
     controllers: Vec<&'static str>,
+    restart_delay: Duration,
     interception: Interception,
     /// News of what volumes are made of.
     changes: broadcast::Sender<changes::Change>,
@@ -181,6 +184,7 @@ impl Agent {
             dirs: Dirs { root: config.data_dir },
             cgroup: config.cgroup,
             controllers,
+            restart_delay: config.restart_delay,
             interception: config.interception,
             changes: changes::start(&config.client, &tasks),
             client: config.client,

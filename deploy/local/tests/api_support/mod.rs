@@ -36,6 +36,7 @@ pub async fn start_with(dir: tempfile::TempDir, dialer: Arc<dyn Dialer>) -> Test
         extra_names: Vec::new(),
         dialer,
         rbac: true,
+        dual_stack: false,
     };
     let api = ApiServer::start(config).await.expect("the API server starts");
     let client = Client::try_from(api.client_config().expect("a client configuration")).expect("a client");

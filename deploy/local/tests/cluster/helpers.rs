@@ -48,7 +48,11 @@ pub async fn nodes(count: u8) -> Option<TestCluster> {
 
 async fn up_with(dir: &std::path::Path, nodes: u8) -> Option<LocalCluster> {
     let executable = std::env::current_exe().unwrap();
-    let config = LocalConfig { data_dir: dir.to_owned(), api_port: None, executable, nodes, rbac: false };
+    up_as(LocalConfig { nodes, ..LocalConfig::new(dir, executable) }).await
+}
+
+/// A cluster as configured.
+pub async fn up_as(config: LocalConfig) -> Option<LocalCluster> {
     match LocalCluster::up(config).await {
         Ok(cluster) => Some(cluster),
         Err(fsm_local::UpError::Unfit(missing)) => {

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use fsm_local::LocalConfig;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::helpers::{TestCluster, cluster, endpoints, finished, get, nodes, patiently, serving, shell, until_some};
+use crate::helpers::{
+    TestCluster, cluster, endpoints, finished, get, nodes, output, patiently, serving, shell, until_some, up_as,
+};
 
 /// A service in front of the pods labelled `web`.
 async fn service(c: &TestCluster, more: Value) -> Service {
@@ -93,5 +96,37 @@ async fn local_policies_lead_to_endpoints_of_the_node_only() {
     // The host's own address, not a node's.
     let seen = until_some(async || get(TcpStream::connect(format!("{ip}:80")).await.ok()?, "/client").await).await;
     assert_eq!(seen, ip.rsplit_once('.').unwrap().0.to_owned() + ".1");
+    c.cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_both_families_answers_at_both_addresses() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = LocalConfig::new(dir.path(), std::env::current_exe().unwrap());
+    let Some(cluster) = up_as(LocalConfig { dual_stack: true, ..config }).await else { return };
+    let c = TestCluster { cluster, dir };
+    if c.cluster.net().addresses().len() < 2 {
+        println!("skipped: needs IPv6");
+        c.cluster.shutdown().await;
+        return;
+    }
+    let made = service(&c, json!({"ipFamilyPolicy": "PreferDualStack"})).await.spec.unwrap();
+    let addresses = made.cluster_ips.unwrap();
+    assert!(addresses.len() == 2 && addresses[1].starts_with("fd00:10:96::"), "{addresses:?}");
+    assert_eq!(made.ip_families.unwrap(), ["IPv4", "IPv6"]);
+    c.create::<Pod>(web("web")).await;
+    c.ready("web").await;
+    for address in addresses {
+        let address = std::net::SocketAddr::new(address.parse().unwrap(), 80);
+        let seen = until_some(async || get(c.cluster.net().dial(address).await.ok()?, "/client").await).await;
+        assert_eq!(seen.contains(':'), address.is_ipv6(), "{seen}");
+    }
+    let names = output(
+        &c,
+        "client",
+        "getent ahostsv6 web.default.svc | head -1 | cut -d' ' -f1; curl -6 -sf http://web.default.svc/",
+    )
+    .await;
+    assert!(names.starts_with("fd00:10:96::") && names.ends_with("\nweb"), "{names}");
     c.cluster.shutdown().await;
 }

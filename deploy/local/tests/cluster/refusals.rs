@@ -17,20 +17,14 @@ async fn a_port_in_use_and_a_directory_in_use_are_named() {
     let executable = std::env::current_exe().unwrap();
     let port = c.cluster.api_address().unwrap().port();
     let other = tempfile::tempdir().unwrap();
-    let config = LocalConfig {
-        data_dir: other.path().to_owned(),
-        api_port: Some(port),
-        executable: executable.clone(),
-        nodes: 1,
-        rbac: false,
-    };
+    let config = LocalConfig { api_port: Some(port), ..LocalConfig::new(other.path(), executable.clone()) };
     let message = refused(config).await;
     assert!(message.contains(&format!("127.0.0.1:{port}")) && message.contains("choose another"), "{message}");
     let id = std::fs::read_to_string(other.path().join("cluster-id")).unwrap();
     let cgroup = fsm_local::node::Cgroup::of_cluster(&id).unwrap();
     assert!(!cgroup.path().exists(), "{} is left over", cgroup.path().display());
 
-    let config = LocalConfig { data_dir: c.dir.path().to_owned(), api_port: None, executable, nodes: 1, rbac: false };
+    let config = LocalConfig::new(c.dir.path(), executable);
     let message = refused(config).await;
     assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
     c.cluster.shutdown().await;

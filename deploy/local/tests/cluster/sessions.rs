@@ -1,7 +1,7 @@
 //! Commands in containers, and joining their own process. The client's protocol is the API server's business; here it is the node's.
 
 use bytes::Bytes;
-use fsm_local::api::{Output, Purpose, Session, SessionError, SessionRequest, TerminalSize};
+use fsm_local::api::{NodeBackend, Output, Purpose, Session, SessionError, SessionRequest, TerminalSize};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
 
@@ -20,7 +20,7 @@ fn open(c: &TestCluster, purpose: Purpose, tty: bool) -> Client {
     let ((stdin, typed), (output, shown)) = (mpsc::channel(8), mpsc::channel(8));
     let (size, of_terminal) = watch::channel(Some(TerminalSize { width: 91, height: 17 }));
     let session = Session { stdin: typed, output, size: of_terminal };
-    let ended = tokio::spawn(c.cluster.session("default", "shell", request, session));
+    let ended = tokio::spawn(c.cluster.backend().session("default", "shell", request, session));
     Client { stdin, output: shown, size, ended }
 }
 

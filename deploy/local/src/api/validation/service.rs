@@ -43,10 +43,6 @@ pub fn service(object: &Value) -> Vec<FieldError> {
             errors.push(FieldError::invalid("spec.selector", value, problem));
         }
     }
-    if text(spec, &["ipFamilyPolicy"]) == "RequireDualStack" {
-        let detail = "this cluster is not configured for dual-stack services";
-        errors.push(FieldError::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], detail));
-    }
     let distributions = ["PreferClose", "PreferSameZone", "PreferSameNode"];
     let distribution = text(spec, &["trafficDistribution"]);
     if !distribution.is_empty() && !distributions.contains(&distribution) {
