@@ -28,8 +28,14 @@ pub(crate) async fn question(log: &SledLog, at: Seq) -> anyhow::Result<Option<Qu
             .iter()
             .filter_map(|(name, entry)| Some((name.name.clone(), Resource::decode(name.kind, &entry.bytes).ok()?)));
         let resources: Vec<(String, Resource)> = resources.collect();
+        // What is split goes elsewhere.
+        let is_split = |name: &str| {
+            resources.iter().any(|(_, resource)| matches!(resource, Resource::Split(split) if split.service == name))
+        };
         let served = resources.iter().find_map(|(_, resource)| match resource {
-            Resource::Endpoints(message) if !message.endpoints.is_empty() => Some(message.service.clone()),
+            Resource::Endpoints(message) if !message.endpoints.is_empty() && !is_split(&message.service) => {
+                Some(message.service.clone())
+            }
             _ => None,
         });
         let port = resources.iter().find_map(|(name, resource)| match resource {
