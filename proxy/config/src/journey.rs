@@ -204,7 +204,7 @@ fn at_endpoint(client: &Snapshot, endpoint: &Endpoint, head: Option<&Parts>, ser
 
 /// The head that the server's proxy judges: the way between two proxies is HTTP/2, but for requests that switch to another
 /// protocol.
-pub fn at_server(head: &Parts, endpoint: SocketAddr) -> Parts {
+fn at_server(head: &Parts, endpoint: SocketAddr) -> Parts {
     let mut head = head.clone();
     if !head::hand_on(&mut head)
         && let Ok(fallback) = Authority::try_from(endpoint.to_string())

@@ -3,6 +3,7 @@
 mod app;
 mod client;
 mod http;
+mod journey;
 mod lifecycle;
 mod mesh;
 mod messages;
