@@ -66,7 +66,8 @@ fn require_map(patch: &Value) -> Result<(), ApiError> {
     Err(ApiError::bad_request("error decoding patch: it must be a JSON object"))
 }
 
-/// As the real server does it: `replace` of a missing key adds it, everything else that doesn't fit is 422.
+/// As the real server does it: `replace` of a missing key adds it, a `test` for null holds where nothing is, everything else that
+/// doesn't fit is 422.
 fn apply_json(patch: &Value, object: &mut Value) -> Result<(), ApiError> {
     let operations = patch
         .as_array()
@@ -84,6 +85,9 @@ fn apply_json(patch: &Value, object: &mut Value) -> Result<(), ApiError> {
         let path = operation["path"].as_str().unwrap_or_default().to_owned();
         if operation["op"] == "replace" && object.pointer(&path).is_none() {
             operation["op"] = json!("add");
+        }
+        if operation["op"] == "test" && operation["value"].is_null() && object.pointer(&path).is_none() {
+            continue;
         }
         let parsed: json_patch::PatchOperation = serde_json::from_value(operation).map_err(|_| refuse())?;
         json_patch::patch(object, std::slice::from_ref(&parsed)).map_err(|_| refuse())?;
@@ -105,7 +109,12 @@ mod tests {
             json_patch_of(json!([{"op": "replace", "path": "/data/b", "value": "2"}])).unwrap(),
             json!({"data": {"a": "1", "b": "2"}})
         );
+        // So kube-rs sets the first finalizer.
+        let first =
+            json!([{"op": "test", "path": "/none", "value": null}, {"op": "add", "path": "/none", "value": ["x"]}]);
+        assert_eq!(json_patch_of(first).unwrap()["none"], json!(["x"]));
         for bad in [
+            json!([{"op": "test", "path": "/data/a", "value": null}]),
             json!([{"op": "test", "path": "/data/a", "value": "x"}]),
             json!([{"op": "remove", "path": "/data/none"}]),
             json!([{"op": "add", "path": "/spec/none/x", "value": 1}]),
