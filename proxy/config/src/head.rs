@@ -59,13 +59,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS, PROXY_AUTHENTICATE] {
         headers.remove(name);
     }
-    if headers.get(TE).is_some_and(|te| te != "trailers") {
-        let trailers = headers.get_all(TE).iter().any(|te| te.to_str().is_ok_and(|te| te.contains("trailers")));
-        headers.remove(TE);
-        if trailers {
-            headers.insert(TE, HeaderValue::from_static("trailers"));
-        }
-    }
+    keep_only_trailers(headers);
 }
 
 /// As [`strip_hop_by_hop`], but keeps what the switch to another protocol needs, if `upgrades`.
@@ -82,6 +76,22 @@ pub fn strip_but_upgrade(headers: &mut HeaderMap, upgrades: bool) {
 pub fn strip_internal(headers: &mut HeaderMap) {
     for name in [FSM_PORT, FSM_HTTP_VERSION, FSM_UPGRADE] {
         headers.remove(name);
+    }
+}
+
+/// TE says nothing but "trailers" between proxies, if it is there (RFC 9113, section 8.2.2); it may have come in several lines.
+fn keep_only_trailers(headers: &mut HeaderMap) {
+    let mut values = headers.get_all(TE).iter();
+    match (values.next(), values.next()) {
+        (None, _) => return,
+        (Some(te), None) if te == "trailers" => return,
+        _ => {}
+    }
+    let said = headers.get_all(TE).iter().filter_map(|te| te.to_str().ok());
+    let trailers = said.flat_map(|te| te.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
+    headers.remove(TE);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
     }
 }
 
@@ -208,6 +218,23 @@ mod tests {
         let left: Vec<(&str, &[u8])> =
             head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         assert_eq!(left, [("x-kept", &b"2"[..]), ("te", b"trailers")]);
+    }
+
+    /// A request with the lines "te: trailers" and "te: 1" came back as 502: HTTP/2 had refused the second.
+    #[test]
+    fn te_says_trailers_or_nothing() {
+        for (lines, left) in [
+            (&["trailers"][..], &["trailers"][..]),
+            (&["trailers", "1"], &["trailers"]),
+            (&["1", "deflate, Trailers"], &["trailers"]),
+            (&["trailers", "trailers"], &["trailers"]),
+            (&["deflate", "no-trailers"], &[]),
+            (&[], &[]),
+        ] {
+            let mut head = parts(lines.iter().fold(Request::builder(), |request, line| request.header("te", *line)));
+            strip_hop_by_hop(&mut head.headers);
+            assert_eq!(head.headers.get_all("te").iter().collect::<Vec<_>>(), left, "{lines:?}");
+        }
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn a_journey_is_what_two_sidecars_do() {
     let mesh = Mesh::new();
     let pair = mesh.pair(app.address, Protocol::Http);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 300,
+        cases: 500,
         failure_persistence: None,
         ..ProptestConfig::default()
     });
