@@ -4,6 +4,7 @@ mod app;
 mod detail;
 mod draw;
 mod film;
+mod reels;
 #[cfg(test)]
 mod tests;
 

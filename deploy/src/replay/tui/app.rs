@@ -131,7 +131,10 @@ impl App {
         self.chosen = chosen.min(self.listed.len().saturating_sub(1));
         self.scrolled = 0;
         let index = self.scene();
-        let still = self.film.still(index);
+        let still = match self.film.still(index) {
+            Ok(still) => still,
+            Err(error) => return self.note = Some(format!("{error:#}")),
+        };
         let proxies: Vec<ObjectName> = still.after.proxies().cloned().collect();
         if self.proxy.is_none() {
             self.proxy = self.film.scenes[index].told.first().or(proxies.first()).cloned();
@@ -174,7 +177,8 @@ impl App {
 
     fn other_proxy(&mut self, forward: bool) {
         let index = self.scene();
-        let proxies: Vec<ObjectName> = self.film.still(index).after.proxies().cloned().collect();
+        let still = self.film.still(index);
+        let proxies: Vec<ObjectName> = still.iter().flat_map(|still| still.after.proxies().cloned()).collect();
         if proxies.is_empty() {
             self.note = Some("there was no proxy yet".to_owned());
             return;
@@ -214,7 +218,7 @@ impl App {
         let wanted = text.to_lowercase();
         let has = |index: &usize| {
             let scene = &self.film.scenes[*index];
-            let texts = [&scene.about, &scene.what, &scene.record.entry.topic, &scene.record.entry.key];
+            let texts = [&scene.about, &scene.what, &scene.topic, &scene.key];
             texts.iter().any(|text| text.to_lowercase().contains(&wanted))
         };
         let listed: Vec<usize> = (0..self.film.scenes.len()).filter(has).collect();
@@ -229,7 +233,7 @@ impl App {
 
     /// To a seq, a time, or a while before the end.
     fn jump(&mut self, text: &str) {
-        let end = self.film.scenes.last().map_or(0, |scene| scene.record.time.0);
+        let end = self.film.scenes.last().map_or(0, |scene| scene.time.0);
         let time = match text.parse::<Moment>() {
             Ok(Moment::Seq(seq)) => return self.go_to(seq),
             Ok(Moment::Time(time)) => time.0,
@@ -239,7 +243,7 @@ impl App {
                 return;
             }
         };
-        let index = self.film.scenes.partition_point(|scene| scene.record.time.0 <= time).saturating_sub(1);
-        self.go_to(self.film.scenes[index].record.seq);
+        let index = self.film.scenes.partition_point(|scene| scene.time.0 <= time).saturating_sub(1);
+        self.go_to(self.film.scenes[index].seq);
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn detail(view: View, scene: &Scene, still: &Still, proxy: Option<&Ob
 fn record(scene: &Scene, still: &Still) -> Detail {
     let cause = &still.cause;
     let mut lines = vec![
-        field("time", time_text(scene.record.time)),
+        field("time", time_text(scene.time)),
         field("topic", cause.topic.clone()),
         field("about", cause.about.clone()),
         field("what", cause.what.clone()),
@@ -50,7 +50,7 @@ fn record(scene: &Scene, still: &Still) -> Detail {
     }
     lines.push(Line::default());
     if still.steps.is_empty() {
-        let body: Value = serde_json::from_slice(&scene.record.entry.body).unwrap_or(Value::Null);
+        let body: Value = serde_json::from_slice(&still.record.entry.body).unwrap_or(Value::Null);
         lines.extend(yaml(&body).lines().map(|line| Line::from(line.to_owned())));
     }
     for step in &still.steps {
@@ -65,7 +65,7 @@ fn record(scene: &Scene, still: &Still) -> Detail {
         }
         lines.extend(diff.iter().map(|line| painted(line)));
     }
-    Detail { title: format!("record {}", scene.record.seq), lines }
+    Detail { title: format!("record {}", scene.seq), lines }
 }
 
 fn objects(scene: &Scene, still: &Still) -> Detail {
@@ -85,11 +85,11 @@ fn objects(scene: &Scene, still: &Still) -> Detail {
     // What this record changed is what one looks for.
     lines.sort_by_key(|line| line.spans.first().is_none_or(|span| span.content.starts_with("  ")));
     let count = still.after.catalog().objects().len();
-    Detail { title: format!("{count} objects after record {}, each with its last record", scene.record.seq), lines }
+    Detail { title: format!("{count} objects after record {}, each with its last record", scene.seq), lines }
 }
 
 fn configuration(scene: &Scene, still: &Still, proxy: Option<&ObjectName>) -> Detail {
-    let seq = scene.record.seq;
+    let seq = scene.seq;
     let Some(proxy) = proxy else { return Detail { title: format!("no proxy after record {seq}"), lines: Vec::new() } };
     let title = format!("what {proxy} is told after record {seq}");
     let (before, after) = (still.before.config_of(proxy), still.after.config_of(proxy));

@@ -32,8 +32,8 @@ fn panel(title: Line<'static>) -> Block<'static> {
 
 fn draw_head(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let scenes = &app.film.scenes;
-    let (first, last) = (&scenes[0].record, &scenes[scenes.len() - 1].record);
-    let here = &scenes[app.scene()].record;
+    let (first, last) = (&scenes[0], &scenes[scenes.len() - 1]);
+    let here = &scenes[app.scene()];
     let spans = vec![
         " FSM replay ".bold().black().on_cyan(),
         format!("  record {} ", here.seq).bold(),
@@ -65,10 +65,11 @@ fn row(app: &App, index: usize, chosen: bool, width: u16) -> Line<'static> {
         0 => String::new(),
         count => format!(" →{count}"),
     };
-    let begin = format!("{:>6} {} ", scene.record.seq.0, scene.time);
+    let time = time_text(scene.time);
+    let begin = format!("{:>6} {} ", scene.seq.0, time.get(11..23).unwrap_or_default());
     let room = usize::from(width).saturating_sub(begin.chars().count() + told.chars().count());
     let text = fitted(&format!("{} {}", scene.about, scene.what), room);
-    let style = match scene.record.entry.topic.as_str() {
+    let style = match scene.topic.as_str() {
         "object" | "relist" => Style::new(),
         "nack" => Style::new().fg(Color::Red),
         "controller" | "controller-end" => Style::new().fg(Color::Cyan),
