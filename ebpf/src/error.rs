@@ -46,11 +46,23 @@ pub enum InterceptError {
         "cannot find the listeners of the proxy that already runs in {cgroup} ({source}): run as root with CAP_SYS_PTRACE"
     )]
     Listeners { cgroup: PathBuf, source: io::Error },
+    /// Tables and links cannot be kept there.
+    #[error(
+        "cannot keep tables and links in {path} ({source}): give a folder on a BPF file system, mounted with \
+         `mount -t bpf bpf /sys/fs/bpf`, and run as root"
+    )]
+    PinFolder { path: PathBuf, source: io::Error },
+    /// Somebody else owns the folder.
+    #[error("another agent uses {path}: one interceptor runs on a node; stop the other one first")]
+    OtherAgent { path: PathBuf },
+    /// A program could not be attached, detached or replaced.
+    #[error("eBPF program {program} cannot be {done} ({source})")]
+    Link { program: &'static str, done: &'static str, source: io::Error },
     /// A table is full.
     #[error("no room for more {what}: at most {limit} on one node")]
     TableFull { what: &'static str, limit: u32 },
     /// The process may not open more files.
-    #[error("no file descriptors left for {what}: an intercepted pod holds nine; raise the limit (ulimit -n)")]
+    #[error("no file descriptors left for {what}: raise the limit (ulimit -n)")]
     NoDescriptors { what: String },
     /// The embedded objects and this kernel do not fit.
     #[error("loading the eBPF programs: {0}")]
@@ -121,6 +133,14 @@ impl InterceptError {
             },
             code if is_exhausted(code) => Self::NoDescriptors { what: format!("eBPF program {program}") },
             _ => Self::Program { program, source: Box::new(source) },
+        }
+    }
+
+    pub(crate) fn link(program: &'static str, done: &'static str, source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM) => Self::NotPermitted { what: format!("eBPF program {program}"), source },
+            code if is_exhausted(code) => Self::NoDescriptors { what: format!("eBPF program {program}") },
+            _ => Self::Link { program, done, source },
         }
     }
 

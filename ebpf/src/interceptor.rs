@@ -2,35 +2,26 @@
 
 use crate::{
     attachment::PodAttachment,
-    bpffs::PrivateBpffs,
+    bpffs::Bpffs,
     cgroup::Cgroup,
     error::InterceptError,
     netns, objects,
+    pins::{ATTACHMENTS, Pins, Places},
     rules::Rules,
     tables::{SHARED, Tables},
 };
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, MapError},
-    programs::{
-        CgroupAttachMode, CgroupSockAddr, CgroupSockopt, Program, ProgramError, SkLookup, SockOps,
-        cgroup_sock_addr::CgroupSockAddrLink, cgroup_sockopt::CgroupSockoptLink, sk_lookup::SkLookupLink,
-        sock_ops::SockOpsLink,
-    },
+    programs::{CgroupSockAddr, CgroupSockopt, Program, ProgramError, SkLookup, SockOps},
 };
 use std::{
-    fs::File,
-    os::fd::BorrowedFd,
-    path::PathBuf,
+    collections::BTreeSet,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-
-/// A cgroup link always coexists with those of others; the kernel takes no flag for it.
-const ATTACH_MODE: CgroupAttachMode = CgroupAttachMode::Single;
-
-/// Programs that rewrite or hide addresses, in the order of attaching. The ones that redirect come last, so nothing is
-/// redirected before all else is in place.
-const SOCK_ADDR_PROGRAMS: [&str; 4] = ["getpeername4", "getpeername6", "connect4", "connect6"];
 
 /// One pod to intercept.
 #[derive(Debug)]
@@ -48,7 +39,7 @@ pub struct PodSpec<'a> {
 }
 
 /// The loaded programs. Attachments keep them loaded, so an interceptor may be dropped before its pods. Any number of
-/// interceptors on one machine work side by side, as long as each pod belongs to one. Each attached pod holds nine file
+/// interceptors on one machine work side by side, as long as each pod belongs to one. An attached pod holds no file
 /// descriptors.
 #[derive(Clone)]
 pub struct Interceptor {
@@ -60,63 +51,116 @@ pub(crate) struct Shared {
     tables: Mutex<Tables>,
     /// Kept, because making one parses the type information of the whole kernel, which takes longer than all the rest.
     loader: Mutex<EbpfLoader<'static>>,
-    /// Where the loader finds the tables.
-    _bpffs: PrivateBpffs,
+    /// Pods with a [`PodAttachment`] in this process, by their cookies.
+    attached: Mutex<BTreeSet<u64>>,
+    /// Where tables and links are.
+    pub(crate) bpffs: Bpffs,
 }
 
 impl std::fmt::Debug for Interceptor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Interceptor").field("attachments", &(Arc::strong_count(&self.shared) - 1)).finish()
+        f.debug_struct("Interceptor").field("attachments", &self.shared.attached().len()).finish()
     }
 }
 
 impl Interceptor {
-    /// Loads programs and tables; takes some ten milliseconds. Nothing is intercepted yet.
+    /// Loads programs and tables; takes some ten milliseconds. Nothing is intercepted yet, and what will be ends with
+    /// this process.
     pub fn load() -> Result<Self, InterceptError> {
-        let bpffs = PrivateBpffs::new()?;
+        Self::with(Bpffs::private()?)
+    }
+
+    /// As [`Self::load`], for interception that outlives this process: tables and links are pinned below `folder`, which
+    /// is on a BPF file system or becomes one. What an earlier process left there works on all the time; attaching a pod
+    /// again takes it over and puts the programs of this version in place of the old ones.
+    pub fn open(folder: &Path) -> Result<Self, InterceptError> {
+        Self::open_layout(folder, None)
+    }
+
+    /// As [`Self::open`], under another name of the tables' layout, as a version to come will have.
+    #[doc(hidden)]
+    pub fn open_layout(folder: &Path, layout: Option<&str>) -> Result<Self, InterceptError> {
+        Self::with(Bpffs::persistent(folder, layout)?)
+    }
+
+    fn with(bpffs: Bpffs) -> Result<Self, InterceptError> {
         let mut loader = loader(&bpffs);
         let mut object = loader.load(objects::sockets()).map_err(InterceptError::load)?;
         let tables = Tables::take(&mut object)?;
-        for name in SOCK_ADDR_PROGRAMS {
-            program::<CgroupSockAddr>(&mut object, name)?.load().map_err(|e| InterceptError::program(name, e))?;
+        for attachment in ATTACHMENTS {
+            load(&mut object, attachment.program)?;
         }
-        for name in ["flows", "listen"] {
-            program::<SockOps>(&mut object, name)?.load().map_err(|e| InterceptError::program(name, e))?;
-        }
-        let name = "original_dst";
-        program::<CgroupSockopt>(&mut object, name)?.load().map_err(|e| InterceptError::program(name, e))?;
         let shared = Shared {
             object: Mutex::new(object),
             tables: Mutex::new(tables),
             loader: Mutex::new(loader),
-            _bpffs: bpffs,
+            attached: Mutex::default(),
+            bpffs,
         };
+        shared.recover()?;
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Intercepts a pod from now until the attachment is dropped. On failure nothing stays attached.
+    /// Intercepts a pod until the attachment is dropped (after [`Self::load`]) or detached (after [`Self::open`]). On
+    /// failure nothing stays attached, unless it was before.
     pub fn attach(&self, pod: &PodSpec<'_>) -> Result<PodAttachment, InterceptError> {
         let cgroup = Cgroup::open(&pod.cgroup)?;
-        let proxy_cgroup = Cgroup::open(&pod.proxy_cgroup)?;
+        let proxy = Cgroup::open(&pod.proxy_cgroup)?;
         let netns = netns::cookie(pod.netns)?;
-        let attachment = PodAttachment::register(Arc::clone(&self.shared), netns, &proxy_cgroup, pod)?;
-        // From here on the attachment's drop takes back whatever is there.
-        attachment.connect(&cgroup.dir, &proxy_cgroup, pod.netns)
+        let places = Places { pod: &cgroup, proxy: &proxy, netns: pod.netns };
+        PodAttachment::new(Arc::clone(&self.shared), netns, &places, pod)
+    }
+
+    /// Lets go of pods that earlier processes attached and that are gone, and says how many they were.
+    pub fn sweep(&self) -> Result<usize, InterceptError> {
+        self.shared.sweep(|pins| Ok(!pins.alive()?))
+    }
+
+    /// Lets go of all pods that this process has not attached, and says how many they were.
+    pub fn clear(&self) -> Result<usize, InterceptError> {
+        self.shared.sweep(|_| Ok(true))
+    }
+
+    /// Removes what an agent with another layout of tables left, of the pods taken over from it. Connections it captured
+    /// and whose destination has not been asked for by then are closed by the proxy, and the older ones' `getpeername`
+    /// gives the proxy from then on: so call it some time after all pods are attached.
+    pub fn forget_superseded(&self) -> Result<(), InterceptError> {
+        for pods in self.shared.bpffs.pods_of_others() {
+            let forget = || {
+                for netns in Pins::all(&pods)? {
+                    let pins = Pins::of(&pods, netns);
+                    if self.shared.attached().contains(&netns) || !pins.alive()? {
+                        pins.remove()?;
+                    }
+                }
+                Bpffs::forget_layout_of(&pods)
+            };
+            forget().map_err(|source| InterceptError::PinFolder { path: pods.clone(), source })?;
+        }
+        Ok(())
     }
 
     /// Entries in all tables together: 0 when no pod is attached.
     pub fn table_entries(&self) -> usize {
         self.shared.tables().entries()
     }
+
+    /// The kernel's numbers of all attachments, eight for each pod.
+    pub fn link_ids(&self) -> Result<Vec<u32>, InterceptError> {
+        let pods = self.shared.bpffs.pods();
+        let ids = Pins::all(&pods).and_then(|all| all.into_iter().map(|pod| Pins::of(&pods, pod).link_ids()).collect());
+        let ids: Vec<Vec<u32>> = ids.map_err(|source| InterceptError::PinFolder { path: pods, source })?;
+        Ok(ids.concat())
+    }
 }
 
 /// A loader of objects that share tables.
-pub(crate) fn loader(bpffs: &PrivateBpffs) -> EbpfLoader<'static> {
+pub(crate) fn loader(bpffs: &Bpffs) -> EbpfLoader<'static> {
     let mut loader = EbpfLoader::new();
     // The programs read no kernel structure, so they need no type information of the running kernel.
     loader.btf(None);
     for name in SHARED {
-        loader.map_pin_path(name, bpffs.path(name));
+        loader.map_pin_path(name, bpffs.table(name));
     }
     loader
 }
@@ -142,54 +186,92 @@ where
         .map_err(|e| InterceptError::program(name, e))
 }
 
+/// Loads a program of the object, if it is one of this object.
+fn load(object: &mut Ebpf, name: &'static str) -> Result<(), InterceptError> {
+    let loaded = match object.program_mut(name) {
+        Some(Program::CgroupSockAddr(program)) => CgroupSockAddr::load(program),
+        Some(Program::SockOps(program)) => SockOps::load(program),
+        Some(Program::CgroupSockopt(program)) => CgroupSockopt::load(program),
+        Some(Program::SkLookup(program)) => SkLookup::load(program),
+        _ => Ok(()),
+    };
+    loaded.map_err(|e| InterceptError::program(name, e))
+}
+
 impl Shared {
     /// A panic while locked leaves tables whose entries are each valid, so the lock's poison says nothing.
     pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn object(&self) -> MutexGuard<'_, Ebpf> {
-        self.object.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn attached(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Attaches to the pod's cgroup what serves it alone.
-    pub(crate) fn attach_flows(&self, cgroup: &File) -> Result<(SockOpsLink, CgroupSockoptLink), InterceptError> {
-        let mut object = self.object();
-        let flows = attach_sock_ops(&mut object, "flows", cgroup)?;
-        let name = "original_dst";
-        let sockopt = program::<CgroupSockopt>(&mut object, name)?;
-        let link = sockopt.attach(cgroup, ATTACH_MODE).and_then(|id| sockopt.take_link(id));
-        Ok((flows, link.map_err(|e| InterceptError::program(name, e))?))
+    pub(crate) fn pins(&self, netns: u64) -> Pins {
+        Pins::of(&self.bpffs.pods(), netns)
     }
 
-    pub(crate) fn attach_sock_addr(&self, cgroup: &File) -> Result<Vec<CgroupSockAddrLink>, InterceptError> {
-        let mut object = self.object();
-        let mut links = Vec::with_capacity(SOCK_ADDR_PROGRAMS.len());
-        for name in SOCK_ADDR_PROGRAMS {
-            let sock_addr = program::<CgroupSockAddr>(&mut object, name)?;
-            let link = sock_addr.attach(cgroup, ATTACH_MODE).and_then(|id| sock_addr.take_link(id));
-            links.push(link.map_err(|e| InterceptError::program(name, e))?);
+    fn pinned(&self) -> Result<Vec<u64>, InterceptError> {
+        let pods = self.bpffs.pods();
+        Pins::all(&pods).map_err(|source| InterceptError::PinFolder { path: pods, source })
+    }
+
+    /// Makes sense of what an earlier process left, which may have been killed at any moment.
+    fn recover(&self) -> Result<(), InterceptError> {
+        let pods: BTreeSet<u64> = self.pinned()?.into_iter().collect();
+        self.tables().recover(&pods);
+        Ok(())
+    }
+
+    fn sweep(&self, goes: impl Fn(&Pins) -> io::Result<bool>) -> Result<usize, InterceptError> {
+        let mut swept = 0;
+        for netns in self.pinned()? {
+            let attached = self.attached();
+            let pins = self.pins(netns);
+            let refuse = |source| InterceptError::PinFolder { path: self.bpffs.pods(), source };
+            if !attached.contains(&netns) && goes(&pins).map_err(refuse)? {
+                self.release(netns).map_err(refuse)?;
+                swept += 1;
+            }
         }
-        Ok(links)
+        Ok(swept)
     }
 
-    /// Attaches the registration of listeners to the proxy's cgroup.
-    pub(crate) fn attach_listen(&self, proxy_cgroup: &File) -> Result<SockOpsLink, InterceptError> {
-        attach_sock_ops(&mut self.object(), "listen", proxy_cgroup)
+    /// Ends a pod's interception and forgets all about it.
+    pub(crate) fn release(&self, netns: u64) -> io::Result<()> {
+        let removed = self.pins(netns).remove();
+        self.tables().forget_pod(netns);
+        removed
     }
 
-    /// Loads and attaches the inbound program made for this namespace.
-    pub(crate) fn attach_inbound(&self, cookie: u64, netns: BorrowedFd<'_>) -> Result<SkLookupLink, InterceptError> {
-        let mut object = load_inbound(&mut self.loader.lock().unwrap_or_else(PoisonError::into_inner), cookie)?;
-        let name = "inbound";
-        let inbound = program::<SkLookup>(&mut object, name)?;
-        let link = inbound.load().and_then(|()| inbound.attach(netns)).and_then(|id| inbound.take_link(id));
-        link.map_err(|e| InterceptError::program(name, e))
+    /// Attaches what is not attached, and replaces the programs of what is.
+    pub(crate) fn attach(&self, netns: u64, places: &Places<'_>) -> Result<(), InterceptError> {
+        let pins = self.pins(netns);
+        pins.create().map_err(|source| InterceptError::PinFolder { path: self.bpffs.pods(), source })?;
+        let mut inbound = load_inbound(&mut self.loader.lock().unwrap_or_else(PoisonError::into_inner), netns)?;
+        load(&mut inbound, "inbound")?;
+        let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        for attachment in &ATTACHMENTS {
+            let name = attachment.program;
+            let program = object.program(name).or_else(|| inbound.program(name)).ok_or(ProgramError::NotLoaded);
+            let program = program.and_then(Program::fd).map_err(|e| InterceptError::program(name, e))?;
+            pins.attach(attachment, program.as_fd(), places)?;
+        }
+        Ok(())
     }
-}
 
-fn attach_sock_ops(object: &mut Ebpf, name: &'static str, cgroup: &File) -> Result<SockOpsLink, InterceptError> {
-    let sock_ops = program::<SockOps>(object, name)?;
-    let link = sock_ops.attach(cgroup, ATTACH_MODE).and_then(|id| sock_ops.take_link(id));
-    link.map_err(|e| InterceptError::program(name, e))
+    /// Has `listen` watch another cgroup.
+    pub(crate) fn attach_to_proxy(&self, netns: u64, places: &Places<'_>) -> Result<(), InterceptError> {
+        let object = self.object.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = object.program("listen").ok_or(ProgramError::NotLoaded).and_then(Program::fd);
+        let program = program.map_err(|e| InterceptError::program("listen", e))?;
+        self.pins(netns).attach(&ATTACHMENTS[0], program.as_fd(), places)
+    }
+
+    /// Has this layout alone redirect the pod's new connections. Connections under way need the rest of the former
+    /// one's programs a little longer.
+    pub(crate) fn supersede_others(&self, netns: u64) -> io::Result<()> {
+        self.bpffs.pods_of_others().iter().try_for_each(|pods| Pins::of(pods, netns).stop_redirecting())
+    }
 }

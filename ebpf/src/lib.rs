@@ -16,7 +16,7 @@
 //!     fail_closed: true,
 //! })?;
 //! println!("{:?}", pod.stats()?);
-//! // Dropping `pod` detaches it and leaves nothing behind.
+//! // Dropping `pod` detaches it and leaves nothing behind. After `Interceptor::open` it would stay attached.
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -34,8 +34,10 @@ mod interceptor;
 mod listeners;
 mod netns;
 mod objects;
+mod pins;
 mod probe;
 mod rules;
+mod sys;
 mod tables;
 
 pub use attachment::{PodAttachment, PodStats};

@@ -1,7 +1,7 @@
 //! What this machine offers of what interception needs.
 
 use crate::{
-    bpffs::PrivateBpffs,
+    bpffs::Bpffs,
     cgroup,
     error::{InterceptError, chain},
     interceptor::{load_inbound, loader, program},
@@ -63,7 +63,7 @@ pub fn probe() -> FeatureTable {
     let mut table = FeatureTable { features: Vec::new() };
     let scratch = ScratchCgroup::new();
     table.add("cgroup v2", "telling pods and their proxies apart", "4.5", scratch.as_ref().map(|_| ()).map_err(text));
-    let bpffs = PrivateBpffs::new();
+    let bpffs = Bpffs::private();
     table.add("bpf file system", "sharing tables between programs", "5.2", bpffs.as_ref().map(|_| ()).map_err(text));
     let (Ok(scratch), Ok(bpffs)) = (scratch, bpffs) else { return table };
 

@@ -17,7 +17,11 @@ use aya::{
     },
 };
 use ipnet::IpNet;
-use std::{net::IpAddr, os::fd::AsRawFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::fd::AsRawFd,
+};
 
 /// As declared in the programs; named in messages.
 const PODS_LIMIT: u32 = 4096;
@@ -34,6 +38,8 @@ pub(crate) struct Tables {
     listeners: SockHash<MapData, ListenerKey>,
     /// Number of the next set of rules.
     next_rules: u32,
+    /// Rules in force that an earlier process wrote, by their numbers.
+    recovered: BTreeMap<u32, InstalledRules>,
 }
 
 macro_rules! plain_data {
@@ -46,7 +52,7 @@ macro_rules! plain_data {
 plain_data!(PodEntry, PortKey, RangeKey, Flow, Destination, ListenerKey);
 
 /// What one set of rules occupies. It must be given back with [`Tables::remove_rules`].
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct InstalledRules {
     id: u32,
     include_only: bool,
@@ -76,11 +82,56 @@ impl Tables {
             flows: take!(object, "FLOWS"),
             listeners: take!(object, "LISTENERS"),
             next_rules: 1,
+            recovered: BTreeMap::new(),
         })
     }
 
-    pub(crate) fn has_pod(&self, netns: u64) -> bool {
-        self.pods.get(&netns, 0).is_ok()
+    /// Takes over what an earlier process wrote for the pods with these cookies, and forgets what belongs to no pod.
+    pub(crate) fn recover(&mut self, pods: &BTreeSet<u64>) {
+        let keys = self.pods.keys().chain(self.counters.keys()).flatten();
+        let of_listeners = self.listeners.keys().flatten().map(|key| key.netns);
+        let strangers: BTreeSet<u64> = keys.chain(of_listeners).filter(|netns| !pods.contains(netns)).collect();
+        for netns in strangers {
+            self.forget_pod(netns);
+        }
+        let mut rules: BTreeMap<u32, InstalledRules> = BTreeMap::new();
+        for key in self.ports.keys().flatten() {
+            rules.entry(key.rules).or_default().ports.push(key);
+        }
+        for key in self.excluded.keys().flatten() {
+            let range: RangeKey = key.data();
+            rules.entry(range.rules).or_default().excluded.push((key.prefix_len(), range));
+        }
+        for key in self.included.keys().flatten() {
+            let range: RangeKey = key.data();
+            rules.entry(range.rules).or_default().included.push((key.prefix_len(), range));
+        }
+        let in_force: BTreeSet<u32> = self.pods.iter().flatten().map(|(_, pod)| pod.rules).collect();
+        let last = rules.last_key_value().map(|(id, _)| *id).max(in_force.last().copied());
+        self.next_rules = last.map_or(1, |id| id + 1);
+        for (id, mut installed) in rules {
+            installed.id = id;
+            if in_force.contains(&id) {
+                self.recovered.insert(id, installed);
+            } else {
+                self.remove_rules(&installed);
+            }
+        }
+    }
+
+    /// What is known of a pod that an earlier process attached, and its rules, to be given back.
+    pub(crate) fn take_over(&mut self, netns: u64) -> Option<(PodEntry, InstalledRules)> {
+        let pod = self.pods.get(&netns, 0).ok()?;
+        let rules = self.recovered.remove(&pod.rules);
+        Some((pod, rules.unwrap_or(InstalledRules { id: pod.rules, ..InstalledRules::default() })))
+    }
+
+    /// Keeps rules for the next take-over if they are in force, and removes them if not.
+    pub(crate) fn give_back(&mut self, netns: u64, rules: InstalledRules) {
+        match self.pods.get(&netns, 0) {
+            Ok(pod) if pod.rules == rules.id => drop(self.recovered.insert(rules.id, rules)),
+            _ => self.remove_rules(&rules),
+        }
     }
 
     /// Makes a pod known, or replaces what is known of it, in one step.
@@ -97,6 +148,9 @@ impl Tables {
     }
 
     pub(crate) fn start_counters(&mut self, netns: u64) -> Result<(), InterceptError> {
+        if self.counters.get(&netns, 0).is_ok() {
+            return Ok(());
+        }
         let cpus = aya::util::nr_cpus().map_err(|(what, e)| {
             InterceptError::map("COUNTERS", MapError::IoError(std::io::Error::new(e.kind(), format!("{what}: {e}"))))
         })?;
@@ -173,8 +227,11 @@ impl Tables {
         }
     }
 
-    /// Forgets everything kept under a namespace's cookie.
+    /// Forgets everything kept under a namespace's cookie, but for rules that this process installed.
     pub(crate) fn forget_pod(&mut self, netns: u64) {
+        if let Some((_, rules)) = self.take_over(netns) {
+            self.remove_rules(&rules);
+        }
         let _ = self.pods.remove(&netns);
         let _ = self.counters.remove(&netns);
         let flows: Vec<Flow> = self.flows.keys().flatten().filter(|flow| flow.netns == netns).collect();
@@ -241,8 +298,9 @@ fn full(table: &'static str, what: &'static str, limit: u32, error: MapError) ->
     }
 }
 
-/// The tables that every object uses.
-pub(crate) const SHARED: [&str; 4] = ["PODS", "COUNTERS", "PORTS", "LISTENERS"];
+/// The tables that all objects use, now and later.
+pub(crate) const SHARED: [&str; 9] =
+    ["PODS", "COUNTERS", "PORTS", "LISTENERS", "EXCLUDED_RANGES", "INCLUDED_RANGES", "FLOWS", "MEANT", "ACCEPTED"];
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,17 @@ mod agent;
 mod inbound;
 mod lifecycle;
 mod outbound;
+mod persistence;
 mod world;
 
 /// Not a test by itself: the process that [`agent::Agent`] starts inside a pod. See there.
 #[test]
 fn agent_process() {
     agent::serve();
+}
+
+/// Not a test by itself: the agent of [`persistence`].
+#[test]
+fn node_process() {
+    persistence::serve();
 }

@@ -14,7 +14,7 @@ use std::{
 const IP6T_SO_ORIGINAL_DST: i32 = 80;
 
 /// What a proxy behind iptables would ask, and would be refused if nothing had been redirected.
-fn original_destination(accepted: &TcpStream) -> io::Result<SocketAddr> {
+pub fn original_destination(accepted: &TcpStream) -> io::Result<SocketAddr> {
     ask(accepted, libc::SOL_IP, libc::SO_ORIGINAL_DST).or_else(|_| ask(accepted, libc::SOL_IPV6, IP6T_SO_ORIGINAL_DST))
 }
 
