@@ -146,6 +146,7 @@ impl LocalCluster {
             dialer: Arc::new(NodeDialer(Arc::clone(&nets[0]))),
             rbac: config.rbac,
             dual_stack: config.dual_stack,
+            history: ApiServer::HISTORY,
         })
         .await?;
         let kubeconfig = home.dir().join("kubeconfig");

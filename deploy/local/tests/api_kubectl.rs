@@ -2,7 +2,7 @@
 
 mod api_support;
 
-use api_support::kubectl::{Kubectl, have_kubectl};
+use api_support::with_kubectl;
 
 const DEPLOYMENT: &str = "
 apiVersion: apps/v1
@@ -55,14 +55,7 @@ spec:
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_applies_reads_changes_and_deletes() {
-    if !have_kubectl() {
-        return;
-    }
-    let server = api_support::start().await;
-    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
-    let path = server.dir.path().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
+    with_kubectl(|kubectl| {
         assert_eq!(kubectl.ok("apply -f -", DEPLOYMENT), "deployment.apps/web created\nservice/web created\n");
         assert_eq!(kubectl.ok("apply -f -", DEPLOYMENT), "deployment.apps/web unchanged\nservice/web unchanged\n");
         let changed = DEPLOYMENT.replace("web:1", "web:2");
@@ -80,7 +73,15 @@ async fn kubectl_applies_reads_changes_and_deletes() {
         assert!(kubectl.ok("get deploy -l tier=front -o name", "").contains("deployment.apps/web"));
         kubectl.ok("set image deployment/web web=example.com/web:3", "");
         kubectl.ok("rollout restart deployment/web", "");
-        kubectl.ok("describe deployment web", "");
+        assert!(kubectl.ok("describe deployment web", "").contains("example.com/web:3"));
+        assert_eq!(kubectl.ok("diff -f -", &kubectl.ok("get deployment web -o yaml", "")), "");
+        kubectl.ok(
+            "patch deployment web --type=json -p=[{\"op\":\"remove\",\"path\":\"/metadata/annotations/note\"}]",
+            "",
+        );
+        kubectl.ok("expose deployment web --name=other --port=81", "");
+        assert_eq!(kubectl.ok("get svc other -o jsonpath={.spec.selector.app}", ""), "web");
+        kubectl.ok("wait --for=jsonpath={.spec.replicas}=3 deployment/web --timeout=10s", "");
         assert!(kubectl.ok("get deploy web -o yaml --show-managed-fields", "").contains("kubectl-client-side-apply"));
 
         let typo = DEPLOYMENT.replace("replicas:", "replcas:");
@@ -91,21 +92,12 @@ async fn kubectl_applies_reads_changes_and_deletes() {
         let gone = kubectl.run("get deployment web", "");
         assert!(gone.err.contains("(NotFound): deployments.apps \"web\" not found"), "{}", gone.err);
     })
-    .await
-    .expect("kubectl behaves");
-    server.api.stop().await;
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_applies_on_the_server_side() {
-    if !have_kubectl() {
-        return;
-    }
-    let server = api_support::start().await;
-    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
-    let path = server.dir.path().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
+    with_kubectl(|kubectl| {
         let applied = kubectl.ok("apply --server-side -f -", DEPLOYMENT);
         assert_eq!(applied, "deployment.apps/web serverside-applied\nservice/web serverside-applied\n");
         let other = DEPLOYMENT.replace("web:1", "web:2");
@@ -120,21 +112,12 @@ async fn kubectl_applies_on_the_server_side() {
         );
         assert_eq!(kubectl.ok("get cm m -o jsonpath={.data.a}", ""), "2");
     })
-    .await
-    .expect("kubectl behaves");
-    server.api.stop().await;
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_knows_custom_resources_as_soon_as_they_are_defined() {
-    if !have_kubectl() {
-        return;
-    }
-    let server = api_support::start().await;
-    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
-    let path = server.dir.path().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
+    with_kubectl(|kubectl| {
         kubectl.ok("get pods", "");
         kubectl.ok("apply -f -", WIDGETS);
         kubectl.ok("wait --for=condition=Established crd/widgets.example.com --timeout=10s", "");
@@ -144,26 +127,20 @@ async fn kubectl_knows_custom_resources_as_soon_as_they_are_defined() {
         let table = kubectl.ok("get wd", "");
         assert!(table.contains("SIZE") && table.contains("4"), "{table}");
         assert_eq!(kubectl.ok("get widget w -o jsonpath={.spec.color}", ""), "red");
+        let explained = kubectl.ok("explain widget.spec.size", "");
+        assert!(explained.contains("KIND:       Widget") && explained.contains("size <integer>"), "{explained}");
+        assert!(kubectl.ok("explain widget.metadata", "").contains("ownerReferences"));
         let refused = kubectl.run("apply -f -", &widget.replace('3', "99"));
         assert!(refused.err.contains("should be less than or equal to 10"), "{}", refused.err);
         kubectl.ok("delete crd widgets.example.com", "");
         assert!(!kubectl.run("get widgets", "").ok);
     })
-    .await
-    .expect("kubectl behaves");
-    server.api.stop().await;
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_waits_for_namespaces_and_sees_who_it_is() {
-    if !have_kubectl() {
-        return;
-    }
-    let server = api_support::start().await;
-    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
-    let path = server.dir.path().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
+    with_kubectl(|kubectl| {
         kubectl.ok("apply -f -", "---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop}}");
         kubectl.ok("-n shop apply -f -", DEPLOYMENT);
         assert!(kubectl.ok("get ns", "").contains("Active"));
@@ -189,21 +166,12 @@ async fn kubectl_waits_for_namespaces_and_sees_who_it_is() {
         assert_eq!(kubectl.ok("auth can-i create pods", ""), "yes\n");
         assert!(kubectl.ok("auth whoami", "").contains("kubernetes-admin"));
     })
-    .await
-    .expect("kubectl behaves");
-    server.api.stop().await;
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_definitions_of_the_mesh_are_served_and_checked() {
-    if !have_kubectl() {
-        return;
-    }
-    let server = api_support::start().await;
-    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
-    let path = server.dir.path().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
+    with_kubectl(|kubectl| {
         let definitions = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds");
         kubectl.ok(&format!("apply -f {definitions}"), "");
         kubectl.ok("wait --for=condition=Established crd --all --timeout=10s", "");
@@ -216,7 +184,31 @@ async fn the_definitions_of_the_mesh_are_served_and_checked() {
         assert!(typo.err.contains("servce"), "{}", typo.err);
         assert!(kubectl.ok("get trafficsplits -A", "").contains("s"));
     })
-    .await
-    .expect("kubectl behaves");
-    server.api.stop().await;
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kubectl_explains_built_in_kinds_and_refuses_unknown_fields() {
+    with_kubectl(|kubectl| {
+        let replicas = kubectl.ok("explain deployment.spec.replicas", "");
+        assert!(replicas.contains("replicas <integer>") && replicas.contains("Number of desired pods"), "{replicas}");
+        let containers = kubectl.ok("explain pod.spec.containers", "");
+        assert!(containers.contains("<[]Container>") && containers.contains("livenessProbe\t<Probe>"), "{containers}");
+        let slice = kubectl.ok("explain endpointslice.endpoints.conditions --recursive", "");
+        assert!(slice.contains("serving\t<boolean>"), "{slice}");
+        for kind in ["service.spec.ports.targetPort", "ingress.spec.rules", "crd.spec.versions.schema", "lease.spec"] {
+            assert!(kubectl.ok(&format!("explain {kind}"), "").contains("DESCRIPTION"), "{kind}");
+        }
+        let typo = DEPLOYMENT.replace("containerPort:", "contanerPort:");
+        for way in ["strict", "true"] {
+            let refused = kubectl.run(&format!("apply --validate={way} -f -"), &typo);
+            let field = "unknown field \"spec.template.spec.containers[0].ports[0].contanerPort\"";
+            assert!(!refused.ok && refused.err.contains(field), "{}", refused.err);
+        }
+        let warned =
+            kubectl.run("apply --validate=warn --dry-run=server -f -", &DEPLOYMENT.replace("selector:", "selektor:"));
+        assert!(warned.err.contains("unknown field \"spec.selektor\""), "{}", warned.err);
+        assert!(!kubectl.run("explain deployment.spec.replcas", "").ok);
+    })
+    .await;
 }

@@ -5,7 +5,6 @@ mod api_support;
 use std::time::Duration;
 
 use api_support::TestServer;
-use api_support::kubectl::{Kubectl, have_kubectl};
 use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, Role, RoleBinding};
@@ -118,29 +117,23 @@ async fn roles_are_put_together_from_those_with_their_label() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_asks_what_may_be_done() {
-    if !have_kubectl() {
-        return;
-    }
-    let server = api_support::start().await;
-    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    let Some(server) = api_support::start_for_kubectl().await else { return };
     bind(&server, "viewers", "ClusterRole", "view").await;
-    let path = server.dir.path().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
-        let asks = |words: &str| {
-            kubectl.run(&format!("auth can-i {words} --as=system:serviceaccount:default:default"), "").out
-        };
-        assert_eq!(asks("list pods"), "yes\n");
-        assert_eq!(asks("delete pods"), "no\n");
-        assert_eq!(asks("get secrets"), "no\n");
-        assert_eq!(asks("list pods -n kube-system"), "no\n");
-        assert_eq!(kubectl.ok("auth can-i delete nodes", ""), "yes\n");
-        let rules = asks("--list");
-        assert!(rules.contains("configmaps") && rules.contains("selfsubjectaccessreviews"), "{rules}");
-        let refused = kubectl.run("get secrets --as=jane", "");
-        assert!(refused.err.contains("User \"jane\" cannot list resource \"secrets\""), "{}", refused.err);
-    })
-    .await
-    .expect("kubectl behaves");
+    server
+        .kubectl(|kubectl| {
+            let asks = |words: &str| {
+                kubectl.run(&format!("auth can-i {words} --as=system:serviceaccount:default:default"), "").out
+            };
+            assert_eq!(asks("list pods"), "yes\n");
+            assert_eq!(asks("delete pods"), "no\n");
+            assert_eq!(asks("get secrets"), "no\n");
+            assert_eq!(asks("list pods -n kube-system"), "no\n");
+            assert_eq!(kubectl.ok("auth can-i delete nodes", ""), "yes\n");
+            let rules = asks("--list");
+            assert!(rules.contains("configmaps") && rules.contains("selfsubjectaccessreviews"), "{rules}");
+            let refused = kubectl.run("get secrets --as=jane", "");
+            assert!(refused.err.contains("User \"jane\" cannot list resource \"secrets\""), "{}", refused.err);
+        })
+        .await;
     server.api.stop().await;
 }

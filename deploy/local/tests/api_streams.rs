@@ -2,7 +2,6 @@
 
 mod api_support;
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use api_support::TestServer;
-use api_support::kubectl::{Kubectl, have_kubectl};
+use api_support::kubectl::have_kubectl;
 use api_support::node::ThisMachine;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -128,38 +127,18 @@ async fn kubectl_runs_commands_and_forwards_ports() {
     }
     let (server, _) = with_pod().await;
     std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
-    let path = server.dir.path().to_owned();
     let port = shouting_port().await;
-    tokio::task::spawn_blocking(move || {
-        let kubectl = Kubectl::new(&path);
-        assert_eq!(kubectl.ok("logs p", ""), "p/c says hello\n");
-        assert_eq!(kubectl.ok("exec -i p -- cat", "typed"), "typed");
-        let failed = kubectl.run("exec p -c c -- sh -c exit\t7", "");
-        assert!(!failed.ok && failed.err.contains("exit code 7"), "{}", failed.err);
-
-        let mut child = kubectl.command(&format!("port-forward pod/p :{port}")).spawn().expect("kubectl runs");
-        let mut said = String::new();
-        // Kept: kubectl ends when it can't say more.
-        let mut talk = BufReader::new(child.stdout.take().unwrap());
-        talk.read_line(&mut said).unwrap();
-        let local = said.rsplit_once(" ->").and_then(|(left, _)| left.rsplit_once(':')).expect(&said).1.to_owned();
-        let mut answers = Vec::new();
-        for text in ["first", "second"] {
-            let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{local}")).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all(text.as_bytes()).unwrap();
-            stream.shutdown(std::net::Shutdown::Write).unwrap();
-            let mut answer = String::new();
-            let read = stream.read_to_string(&mut answer);
-            answers.push((read.is_ok(), answer));
-        }
-        child.kill().unwrap();
-        let mut complaints = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut complaints).unwrap();
-        child.wait().unwrap();
-        assert_eq!(answers, [(true, "FIRST".into()), (true, "SECOND".into())], "{complaints}");
-    })
-    .await
-    .expect("kubectl behaves");
+    server
+        .kubectl(move |kubectl| {
+            assert_eq!(kubectl.ok("logs p", ""), "p/c says hello\n");
+            assert_eq!(kubectl.ok("exec -i p -- cat", "typed"), "typed");
+            let failed = kubectl.run("exec p -c c -- sh -c exit\t7", "");
+            assert!(!failed.ok && failed.err.contains("exit code 7"), "{}", failed.err);
+            let forward = kubectl.forward("pod/p", port);
+            for text in ["first", "second"] {
+                assert_eq!(forward.ask(text).unwrap(), text.to_uppercase());
+            }
+        })
+        .await;
     server.api.stop().await;
 }

@@ -1,14 +1,16 @@
 //! The state: every object, the recent changes, and the versions that order them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::journal::{Durable, Journal, JournalEntry, Remembered};
-use super::object::{items, metadata, text, uid};
+use super::object::metadata;
+use super::packed::{Object, Packed, Stored};
 use super::resource::Storage;
 use super::shelf::Shelf;
 
@@ -25,20 +27,22 @@ impl Key {
     }
 }
 
-/// An object as it was at one version.
-#[derive(Debug)]
-pub struct Stored {
-    pub version: u64,
-    pub value: Value,
-}
-
-pub type Object = Arc<Stored>;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChangeKind {
     Added,
     Modified,
     Deleted,
+}
+
+impl ChangeKind {
+    /// As a watch names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
 }
 
 /// One change of one object, shared by everyone who watches.
@@ -48,25 +52,32 @@ pub struct Change {
     pub key: Key,
     pub version: u64,
     pub kind: ChangeKind,
+    pub at: Instant,
     /// The object after the change; of a deletion its last content with the version of the deletion.
-    pub object: Object,
-    pub previous: Option<Object>,
-    line: OnceLock<Bytes>,
+    pub object: Arc<Packed>,
+    pub previous: Option<Arc<Packed>>,
+    sides: Mutex<Option<Arc<Sides>>>,
+}
+
+/// The object before and after a change.
+#[derive(Debug)]
+pub struct Sides {
+    pub before: Option<Value>,
+    pub after: Value,
 }
 
 impl Change {
-    /// The change as a line of a watch stream, serialized once for all watchers.
-    pub fn line(&self) -> Bytes {
-        self.line
-            .get_or_init(|| {
-                let kind = match self.kind {
-                    ChangeKind::Added => "ADDED",
-                    ChangeKind::Modified => "MODIFIED",
-                    ChangeKind::Deleted => "DELETED",
-                };
-                watch_line(kind, &self.object.value)
-            })
-            .clone()
+    /// The object before and after, unpacked once for those who look at it while it is new.
+    pub fn sides(&self) -> Arc<Sides> {
+        let value = |packed: &Arc<Packed>| packed.unpack().value.clone();
+        let mut sides = self.sides.lock().unwrap_or_else(PoisonError::into_inner);
+        let unpacked = || Arc::new(Sides { before: self.previous.as_ref().map(value), after: value(&self.object) });
+        sides.get_or_insert_with(unpacked).clone()
+    }
+
+    /// Keeps the packed form only.
+    pub fn pack(&self) {
+        *self.sides.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -131,22 +142,22 @@ impl State {
         self.shelves.entry(storage.clone()).or_insert_with(|| Shelf::new(start, version))
     }
 
-    fn index(&mut self, storage: &Storage, key: &Key, before: Option<&Value>, after: Option<&Value>) {
+    fn index(&mut self, storage: &Storage, key: &Key, before: Option<&Packed>, after: Option<&Packed>) {
         if let Some(before) = before {
-            self.uids.remove(uid(before));
-            for owner in items(before, &["metadata", "ownerReferences"]) {
-                if let Some(set) = self.dependents.get_mut(text(owner, &["uid"])) {
+            self.uids.remove(&*before.uid);
+            for owner in &before.owners {
+                if let Some(set) = self.dependents.get_mut(&**owner) {
                     set.remove(&(storage.clone(), key.clone()));
                     if set.is_empty() {
-                        self.dependents.remove(text(owner, &["uid"]));
+                        self.dependents.remove(&**owner);
                     }
                 }
             }
         }
         if let Some(after) = after {
-            self.uids.insert(uid(after).to_owned());
-            for owner in items(after, &["metadata", "ownerReferences"]) {
-                let owner = text(owner, &["uid"]).to_owned();
+            self.uids.insert(after.uid.as_ref().to_owned());
+            for owner in &after.owners {
+                let owner = owner.as_ref().to_owned();
                 self.dependents.entry(owner).or_default().insert((storage.clone(), key.clone()));
             }
         }
@@ -165,9 +176,8 @@ impl Database {
         let version = remembered.version;
         let mut state = State { version, start: version, journalled: version, ..State::default() };
         for entry in remembered.objects {
-            let Some(value) = entry.object else { continue };
-            state.index(&entry.storage, &entry.key, None, Some(&value));
-            let object = Arc::new(Stored { version: entry.version, value });
+            let Some(object) = entry.object else { continue };
+            state.index(&entry.storage, &entry.key, None, Some(&object));
             state.shelf(&entry.storage).objects.insert(entry.key, object);
         }
         Self { state: Mutex::new(state), journal: journal.map(Arc::new), written, feed }
@@ -182,13 +192,25 @@ impl Database {
         self.lock().version
     }
 
+    /// The last version that watchers are told of.
+    pub fn journalled(&self) -> u64 {
+        self.lock().journalled
+    }
+
     pub fn get(&self, storage: &Storage, key: &Key) -> Option<Object> {
-        self.lock().shelves.get(storage)?.objects.get(key).cloned()
+        let found = self.lock().shelves.get(storage)?.objects.get(key).cloned()?;
+        Some(found.unpack())
     }
 
     /// The objects of a resource in the order of their keys, and the version at which this is the whole truth.
     /// `namespace` limits them to one namespace.
     pub fn list(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Object)>) {
+        let (version, objects) = self.list_packed(storage, namespace);
+        (version, objects.into_iter().map(|(key, object)| (key, object.unpack())).collect())
+    }
+
+    /// As [`list`](Self::list), packed.
+    pub fn list_packed(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Arc<Packed>)>) {
         let state = self.lock();
         let Some(shelf) = state.shelves.get(storage) else { return (state.version, Vec::new()) };
         let objects = shelf.present(namespace).map(|(key, object)| (key.clone(), object.clone())).collect();
@@ -201,12 +223,12 @@ impl Database {
         storage: &Storage,
         namespace: Option<&str>,
         version: u64,
-    ) -> Result<Vec<(Key, Object)>, TooOld> {
+    ) -> Result<Vec<(Key, Arc<Packed>)>, TooOld> {
         self.lock().shelf(storage).at(namespace, version)
     }
 
     /// The objects of a resource as far as they are in the journal, and the version up to which that is.
-    pub fn list_journalled(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Object)>) {
+    pub fn list_journalled(&self, storage: &Storage, namespace: Option<&str>) -> (u64, Vec<(Key, Arc<Packed>)>) {
         let mut state = self.lock();
         let version = state.journalled;
         // What is not in the journal yet is among the last changes.
@@ -225,12 +247,17 @@ impl Database {
     }
 
     /// Every object, and the version of the last write: what a snapshot of the journal is made of.
-    pub fn everything(&self) -> (u64, Vec<(Storage, Key, Object)>) {
+    pub fn everything(&self) -> (u64, Vec<(Storage, Key, Arc<Packed>)>) {
         let state = self.lock();
         let all = state.shelves.iter().flat_map(|(storage, shelf)| {
             shelf.objects.iter().map(|(key, object)| (storage.clone(), key.clone(), object.clone()))
         });
         (state.version, all.collect())
+    }
+
+    /// Forgets the changes before a moment; says whether there were any.
+    pub fn forget_before(&self, then: Instant) -> bool {
+        self.lock().shelves.values_mut().fold(false, |any, shelf| shelf.forget_before(then) | any)
     }
 
     pub fn journal(&self) -> Option<Arc<Journal>> {
@@ -277,9 +304,10 @@ impl Database {
         }
         let version = state.version + 1;
         metadata(&mut value).insert("resourceVersion".into(), json!(version.to_string()));
-        let object = Arc::new(Stored { version, value });
         let kind = if previous.is_some() { ChangeKind::Modified } else { ChangeKind::Added };
-        Ok((object.clone(), self.publish(&mut state, storage, key, kind, object, previous)))
+        let packed = Arc::new(Packed::new(kind, version, &value));
+        let durable = self.publish(&mut state, storage, key, kind, packed, previous);
+        Ok((Arc::new(Stored { version, value }), durable))
     }
 
     /// Removes an object, if it is still at the version expected. The change shows `last` (its last content).
@@ -297,8 +325,9 @@ impl Database {
         }
         let version = state.version + 1;
         metadata(&mut last).insert("resourceVersion".into(), json!(version.to_string()));
-        let object = Arc::new(Stored { version, value: last });
-        Ok((object.clone(), self.publish(&mut state, storage, key, ChangeKind::Deleted, object, previous)))
+        let packed = Arc::new(Packed::new(ChangeKind::Deleted, version, &last));
+        let durable = self.publish(&mut state, storage, key, ChangeKind::Deleted, packed, previous);
+        Ok((Arc::new(Stored { version, value: last }), durable))
     }
 
     fn publish(
@@ -307,12 +336,12 @@ impl Database {
         storage: &Storage,
         key: &Key,
         kind: ChangeKind,
-        object: Object,
-        previous: Option<Object>,
+        object: Arc<Packed>,
+        previous: Option<Arc<Packed>>,
     ) -> Durable {
         let gone = kind == ChangeKind::Deleted;
         state.version = object.version;
-        state.index(storage, key, previous.as_deref().map(|p| &p.value), (!gone).then_some(&object.value));
+        state.index(storage, key, previous.as_deref(), (!gone).then_some(&*object));
         let change = Arc::new(Change {
             storage: storage.clone(),
             key: key.clone(),
@@ -320,13 +349,14 @@ impl Database {
             kind,
             object: object.clone(),
             previous,
-            line: OnceLock::new(),
+            at: Instant::now(),
+            sides: Mutex::new(None),
         });
         let shelf = state.shelf(storage);
         shelf.record(change.clone());
         // Sent under the lock, so the journal has the order of the versions. The feed may be closed while stopping.
         let durable = self.journal.as_ref().map_or_else(Durable::at_once, |journal| {
-            let stored = (!gone).then(|| object.value.clone());
+            let stored = (!gone).then(|| object.clone());
             journal.append(&JournalEntry {
                 storage: storage.clone(),
                 key: key.clone(),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::cel::quantity;
 use super::object::{as_map, metadata, name, text};
 use super::options::FieldValidation;
 use super::path::Target;
@@ -28,6 +29,14 @@ pub fn decode(resource: &Resource, mut body: Value) -> Result<Decoded, ApiError>
                     kind = resource.kind
                 ))
             })?;
+            if let Some(wrong) = wrong_quantity(&object) {
+                return Err(ApiError::bad_request(format!(
+                    "{kind} in version {:?} cannot be handled as a {kind}: quantities must match the regular expression \
+                     '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$': {wrong}",
+                    resource.version,
+                    kind = resource.kind
+                )));
+            }
             let mut unknown = Vec::new();
             dropped(&body, &object, "", &mut unknown);
             let mut object = object;
@@ -46,6 +55,20 @@ pub fn decode(resource: &Resource, mut body: Value) -> Result<Decoded, ApiError>
             Ok(Decoded { object: body, unknown })
         }
         Shape::Review => Ok(Decoded { object: body, unknown: Vec::new() }),
+    }
+}
+
+/// An amount of something that is no quantity.
+fn wrong_quantity(value: &Value) -> Option<&Value> {
+    match value {
+        Value::Object(map) => map.iter().find_map(|(key, child)| match (key.as_str(), child.as_object()) {
+            ("limits" | "requests", Some(amounts)) => {
+                amounts.values().find(|amount| amount.as_str().is_some_and(|amount| quantity(amount).is_none()))
+            }
+            _ => wrong_quantity(child),
+        }),
+        Value::Array(items) => items.iter().find_map(wrong_quantity),
+        _ => None,
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::database::{Key, Object, Written};
+use super::database::{Key, Written};
 use super::journal::{Journal, JournalEntry, Remembered};
+use super::packed::Packed;
 use super::resource::Storage;
 use super::server::Server;
 
@@ -13,7 +14,7 @@ use super::server::Server;
 const WRITES_PER_SNAPSHOT: usize = 20_000;
 
 /// Everything there was at a version.
-type Everything = (u64, Vec<(Storage, Key, Object)>);
+type Everything = (u64, Vec<(Storage, Key, Arc<Packed>)>);
 
 /// Runs until the server stops.
 pub async fn follow(server: Arc<Server>, mut written: mpsc::UnboundedReceiver<Written>) {
@@ -41,12 +42,12 @@ pub async fn follow(server: Arc<Server>, mut written: mpsc::UnboundedReceiver<Wr
     }
 }
 
-async fn snapshot(journal: Arc<Journal>, version: u64, objects: Vec<(Storage, Key, Object)>, seq: fsm_store::Seq) {
-    let entry = |(storage, key, object): (Storage, Key, Object)| JournalEntry {
+async fn snapshot(journal: Arc<Journal>, version: u64, objects: Vec<(Storage, Key, Arc<Packed>)>, seq: fsm_store::Seq) {
+    let entry = |(storage, key, object): (Storage, Key, Arc<Packed>)| JournalEntry {
         storage,
         key,
         version: object.version,
-        object: Some(object.value.clone()),
+        object: Some(object),
     };
     let remembered = Remembered { objects: objects.into_iter().map(entry).collect(), version };
     if let Err(error) = journal.snapshot(&remembered, seq).await {

@@ -43,10 +43,12 @@ pub async fn run(server: Arc<Server>, mut changes: mpsc::UnboundedReceiver<Arc<C
             }
         };
         let storage = &*change.storage;
+        let object = change.object.unpack();
+        let object = &object.value;
         if storage == "/namespaces" {
             if change.kind == ChangeKind::Deleted {
                 leaving.remove(&change.key.name);
-            } else if is_terminating(&change.object.value) {
+            } else if is_terminating(object) {
                 leaving.insert(change.key.name.clone());
                 empty_all(&server, &mut leaving).await;
             }
@@ -60,9 +62,9 @@ pub async fn run(server: Arc<Server>, mut changes: mpsc::UnboundedReceiver<Arc<C
         match change.kind {
             ChangeKind::Deleted => {
                 namespaces::restore(&server, storage, &change.key);
-                owner_gone(&server, &change.object.value).await;
+                owner_gone(&server, object).await;
                 // Awaited elsewhere by a foreground deletion?
-                for owner in items(&change.object.value, &["metadata", "ownerReferences"]) {
+                for owner in items(object, &["metadata", "ownerReferences"]) {
                     settle_owner(&server, &change.key.namespace, owner).await;
                 }
                 if let Some(definition) = definition::waiting_for(&server, storage) {
@@ -73,7 +75,7 @@ pub async fn run(server: Arc<Server>, mut changes: mpsc::UnboundedReceiver<Arc<C
                 }
             }
             ChangeKind::Added | ChangeKind::Modified => {
-                if is_terminating(&change.object.value) {
+                if is_terminating(object) {
                     settle(&server, &change.storage, &change.key).await;
                 }
                 collect_orphan(&server, &change).await;
@@ -98,8 +100,7 @@ async fn owner_gone(server: &Arc<Server>, owner: &Value) {
 
 /// An object that was written with owners that don't exist.
 async fn collect_orphan(server: &Arc<Server>, change: &Change) {
-    let owners = items(&change.object.value, &["metadata", "ownerReferences"]);
-    if owners.iter().any(|owner| !server.database.has_uid(text(owner, &["uid"]))) {
+    if change.object.owners.iter().any(|owner| !server.database.has_uid(owner)) {
         collect(server, &change.storage, &change.key).await;
     }
 }
@@ -134,6 +135,7 @@ async fn delete(server: &Arc<Server>, storage: &Storage, key: &Key, uid: &str, p
         namespace: resource.namespaced.then(|| key.namespace.clone()),
         name: Some(key.name.clone()),
         subresource: None,
+        watched: false,
     };
     let user = User::controller("generic-garbage-collector");
     let options = WriteOptions::internal("kube-controller-manager");

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use fsm_store::{Entry, EventLog, Options, Sealer, Seq, SledLog, TraceContext};
 use futures::StreamExt;
 use futures::future::{BoxFuture, FutureExt, Shared};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::database::Key;
-use super::object::text;
+use super::database::{ChangeKind, Key};
+use super::packed::Packed;
 use super::resource::Storage;
 
 /// The name of the snapshots, with their format.
@@ -41,7 +43,7 @@ pub struct JournalEntry {
     pub key: Key,
     pub version: u64,
     /// `None` when the object was removed.
-    pub object: Option<Value>,
+    pub object: Option<Arc<Packed>>,
 }
 
 /// What a journal remembers.
@@ -108,40 +110,45 @@ impl Journal {
             Err(error) => return Durable(Some(async move { Err(error) }.boxed().shared())),
         };
         let topic = if entry.object.is_some() { "stored" } else { "removed" };
-        let record =
-            Entry { topic: topic.into(), key, body: body.to_string().into_bytes(), trace: TraceContext::default() };
+        let record = Entry { topic: topic.into(), key, body, trace: TraceContext::default() };
         Durable(Some(self.log.append(vec![record]).boxed().shared()))
     }
 
-    fn body(&self, entry: &JournalEntry) -> Result<Value, fsm_store::Error> {
-        let mut body = json!({
+    fn body(&self, entry: &JournalEntry) -> Result<Vec<u8>, fsm_store::Error> {
+        let head = json!({
             "storage": &*entry.storage, "namespace": entry.key.namespace, "name": entry.key.name, "version": entry.version,
         });
-        match &entry.object {
-            Some(secret) if *entry.storage == *SECRETS => {
-                let sealed = self.sealer.seal(&context(&entry.key), secret.to_string().as_bytes());
-                body["sealed"] = json!(sealed.map_err(|error| fsm_store::Error::Io {
-                    action: format!("seal {}", context(&entry.key)),
-                    source: Arc::new(std::io::Error::other(error)),
-                })?);
-            }
-            Some(object) => body["object"] = object.clone(),
-            None => {}
+        let mut body = head.to_string().into_bytes();
+        let Some(object) = &entry.object else { return Ok(body) };
+        body.pop();
+        if *entry.storage == *SECRETS {
+            let sealed = self.sealer.seal(&context(&entry.key), &object.json());
+            let sealed = sealed.map_err(|error| fsm_store::Error::Io {
+                action: format!("seal {}", context(&entry.key)),
+                source: Arc::new(std::io::Error::other(error)),
+            })?;
+            body.extend_from_slice(format!(",\"sealed\":{}}}", json!(sealed)).as_bytes());
+        } else {
+            body.extend_from_slice(b",\"object\":");
+            body.extend_from_slice(&object.json());
+            body.push(b'}');
         }
         Ok(body)
     }
 
-    fn entry(&self, body: &Value) -> Result<JournalEntry, String> {
-        let key = Key::new(text(body, &["namespace"]), text(body, &["name"]));
-        let object = match body.get("sealed").and_then(Value::as_str) {
-            Some(sealed) => {
+    fn entry(&self, body: &RawValue) -> Result<JournalEntry, String> {
+        let body: Body<'_> = serde_json::from_str(body.get()).map_err(|e| e.to_string())?;
+        let key = Key { namespace: body.namespace, name: body.name };
+        let object: Option<Value> = match (&body.sealed, body.object) {
+            (Some(sealed), _) => {
                 let opened = self.sealer.open(&context(&key), sealed).map_err(|e| e.to_string())?;
                 Some(serde_json::from_slice(&opened).map_err(|e| e.to_string())?)
             }
-            None => body.get("object").cloned(),
+            (None, Some(object)) => Some(serde_json::from_str(object.get()).map_err(|e| e.to_string())?),
+            (None, None) => None,
         };
-        let version = body["version"].as_u64().ok_or("it has no version")?;
-        Ok(JournalEntry { storage: text(body, &["storage"]).into(), key, version, object })
+        let object = object.map(|object| Arc::new(Packed::new(ChangeKind::Added, body.version, &object)));
+        Ok(JournalEntry { storage: body.storage.into(), key, version: body.version, object })
     }
 
     async fn read(&self) -> Result<Remembered, JournalError> {
@@ -160,8 +167,8 @@ impl Journal {
         let mut from = Seq::ZERO;
         if let Some(snapshot) = self.log.latest_snapshot(SNAPSHOT, last).await? {
             let refuse = |problem: String| JournalError::Record { seq: snapshot.seq.0, problem };
-            let bodies: Vec<Value> = serde_json::from_slice(&snapshot.bytes).map_err(|e| refuse(e.to_string()))?;
-            for body in &bodies {
+            let bodies: Vec<&RawValue> = serde_json::from_slice(&snapshot.bytes).map_err(|e| refuse(e.to_string()))?;
+            for body in bodies {
                 remember(self.entry(body).map_err(refuse)?);
             }
             from = snapshot.seq.next();
@@ -172,8 +179,9 @@ impl Journal {
             while let Some(batch) = batches.next().await {
                 for record in batch?.iter() {
                     let refuse = |problem: String| JournalError::Record { seq: record.seq.0, problem };
-                    let body: Value = serde_json::from_slice(&record.entry.body).map_err(|e| refuse(e.to_string()))?;
-                    remember(self.entry(&body).map_err(refuse)?);
+                    let body: &RawValue =
+                        serde_json::from_slice(&record.entry.body).map_err(|e| refuse(e.to_string()))?;
+                    remember(self.entry(body).map_err(refuse)?);
                     records += 1;
                 }
             }
@@ -187,16 +195,30 @@ impl Journal {
 
     /// Keeps the present state and drops the records before it.
     pub async fn snapshot(&self, remembered: &Remembered, seq: Seq) -> Result<(), JournalError> {
-        let mut bodies = Vec::new();
+        let mut bodies = vec![b'['];
         for entry in &remembered.objects {
-            bodies.push(self.body(entry)?);
+            bodies.extend_from_slice(&self.body(entry)?);
+            bodies.push(b',');
         }
         // The version of the last write, even if that was a removal.
-        bodies.push(json!({"storage": "", "namespace": "", "name": "", "version": remembered.version}));
-        self.log.snapshot(SNAPSHOT, seq, Value::Array(bodies).to_string().into_bytes()).await?;
+        let last = json!({"storage": "", "namespace": "", "name": "", "version": remembered.version});
+        bodies.extend_from_slice(format!("{last}]").as_bytes());
+        self.log.snapshot(SNAPSHOT, seq, bodies).await?;
         self.log.compact(seq.next()).await?;
         Ok(())
     }
+}
+
+/// A record as it is written.
+#[derive(Deserialize)]
+struct Body<'a> {
+    storage: String,
+    namespace: String,
+    name: String,
+    version: u64,
+    #[serde(borrow)]
+    object: Option<&'a RawValue>,
+    sealed: Option<String>,
 }
 
 /// What a sealed Secret belongs to.
@@ -209,6 +231,7 @@ mod tests {
     use super::*;
 
     fn write(storage: &str, name: &str, version: u64, object: Option<Value>) -> JournalEntry {
+        let object = object.map(|object| Arc::new(Packed::new(ChangeKind::Added, version, &object)));
         JournalEntry { storage: storage.into(), key: Key::new("n", name), version, object }
     }
 
@@ -241,7 +264,7 @@ mod tests {
                 remembered.objects.iter().filter(|e| !e.key.name.is_empty()).map(|e| e.key.name.as_str()).collect();
             assert_eq!(found, ["a", "s"], "round {round}");
             let kept = remembered.objects.iter().find(|e| e.key.name == "s").unwrap();
-            assert_eq!(kept.object.as_ref(), Some(&secret));
+            assert_eq!(kept.object.as_ref().map(|object| object.unpack().value.clone()), Some(secret.clone()));
             // The second round reads a snapshot.
             journal.snapshot(&remembered, journal.log.last()).await.unwrap();
         }

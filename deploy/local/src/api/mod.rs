@@ -30,6 +30,7 @@ mod object;
 mod openapi;
 mod options;
 mod ownership;
+mod packed;
 mod patching;
 mod path;
 mod pki;
@@ -52,6 +53,7 @@ mod streaming;
 mod subresources;
 mod system_fields;
 mod table;
+mod tidying;
 mod tokens;
 mod users;
 mod validation;
@@ -95,6 +97,8 @@ pub struct ApiConfig {
     pub rbac: bool,
     /// Whether Services may have addresses of both families.
     pub dual_stack: bool,
+    /// How long changes are kept for watches that resume, and for lists of the past.
+    pub history: Duration,
 }
 
 /// Why an API server can't be started.
@@ -129,6 +133,9 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
 }
 
 impl ApiServer {
+    /// How long changes are kept, as by a real server.
+    pub const HISTORY: Duration = Duration::from_secs(300);
+
     /// Starts a server with the objects its data directory remembers. Must be called within a Tokio runtime.
     pub async fn start(config: ApiConfig) -> Result<Self, StartError> {
         // Several TLS providers may be compiled in; kube-rs asks for the process's default one.
@@ -171,6 +178,7 @@ impl ApiServer {
         rbac::found(&server);
         let tasks = TaskTracker::new();
         tasks.spawn(housekeeping::run(server.clone(), changes));
+        tasks.spawn(tidying::run(server.clone(), config.history));
         tasks.spawn(durability::follow(server.clone(), writes));
         for (_, listener) in listeners {
             tasks.spawn(serve::accept(server.clone(), listener, acceptor.clone(), tasks.clone()));

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::database::{Expect, Key, Object};
+use super::database::{Expect, Key};
 use super::deleting::Deletion;
 use super::object::{is_terminating, items, metadata, now, text};
 use super::options::{DeleteOptions, Propagation, WriteOptions};
+use super::packed::Object;
 use super::path::Target;
 use super::server::Server;
 use super::users::User;
@@ -83,8 +84,13 @@ pub async fn empty(server: &Arc<Server>, namespace: &str) {
     let user = User::controller("namespace-controller");
     let mut remaining = 0_usize;
     for resource in server.registry().stored().filter(|r| r.namespaced) {
-        let target =
-            Target { resource: resource.clone(), namespace: Some(namespace.into()), name: None, subresource: None };
+        let target = Target {
+            resource: resource.clone(),
+            namespace: Some(namespace.into()),
+            name: None,
+            subresource: None,
+            watched: false,
+        };
         let (_, objects) = server.database.list(&resource.storage, Some(namespace));
         for (key, _) in objects {
             let mut writing = Writing {

@@ -14,11 +14,20 @@ pub enum FieldValidation {
     Strict,
 }
 
+impl FieldValidation {
+    /// As the parameter names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ignore => "Ignore",
+            Self::Warn => "Warn",
+            Self::Strict => "Strict",
+        }
+    }
+}
+
 /// Options of create, update and patch.
 #[derive(Debug, Clone)]
 pub struct WriteOptions {
-    /// How reviews name these options: `CreateOptions`, `UpdateOptions` or `PatchOptions`.
-    pub kind: &'static str,
     /// Answer as if it had been done, and store nothing.
     pub dry_run: bool,
     /// Who the written fields belong to.
@@ -26,6 +35,10 @@ pub struct WriteOptions {
     /// Whether the client said so itself.
     pub manager_named: bool,
     pub validation: FieldValidation,
+    /// Whether the client said so itself.
+    pub validation_named: bool,
+    /// Whether this is one of many writes of one request.
+    pub collection: bool,
     /// Server-side apply: take fields over from their owners.
     pub force: bool,
 }
@@ -58,17 +71,26 @@ impl WriteOptions {
         refuse(kind, &errors)?;
         let program = user_agent.split('/').next().filter(|program| !program.is_empty());
         let manager = named.or(program).unwrap_or("unknown").to_owned();
-        Ok(Self { kind, dry_run, manager, manager_named: named.is_some(), validation, force })
+        Ok(Self {
+            dry_run,
+            manager,
+            manager_named: named.is_some(),
+            validation,
+            validation_named: query.get("fieldValidation").is_some(),
+            collection: false,
+            force,
+        })
     }
 
     /// The options of the server's own writes.
     pub fn internal(manager: &str) -> Self {
         Self {
-            kind: "UpdateOptions",
             dry_run: false,
             manager: manager.into(),
             manager_named: false,
             validation: FieldValidation::Ignore,
+            validation_named: false,
+            collection: false,
             force: false,
         }
     }

@@ -29,12 +29,12 @@ impl PatchKind {
             "application/merge-patch+json" => Ok(Self::Merge),
             "application/strategic-merge-patch+json" if resource.custom().is_none() => Ok(Self::Strategic),
             "application/apply-patch+yaml" => Ok(Self::Apply),
-            _ => Err(ApiError::new(
-                415,
-                "UnsupportedMediaType",
-                format!("the body of the request was in an unknown format - accepted media types include: {known}"),
-            )
-            .with_details(json!({}))),
+            _ => {
+                let message =
+                    format!("the body of the request was in an unknown format - accepted media types include: {known}");
+                let error = ApiError::new(415, "UnsupportedMediaType", message);
+                Err(if resource.custom().is_some() { error } else { error.with_details(json!({})) })
+            }
         }
     }
 }

@@ -15,6 +15,8 @@ pub struct Target {
     /// `None` for the collection.
     pub name: Option<String>,
     pub subresource: Option<String>,
+    /// Whether the path itself asks for a watch, as the deprecated ones below `/watch` do.
+    pub watched: bool,
 }
 
 /// What a path asks for.
@@ -45,6 +47,10 @@ pub fn parse(path: &str, registry: &Registry) -> Result<Route, ApiError> {
         ["api", version, rest @ ..] => ("", *version, rest),
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return Ok(Route::Other(trimmed.into())),
+    };
+    let (watched, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        rest => (false, rest),
     };
     if rest.is_empty() {
         return Ok(Route::Version(group.into(), version.into()));
@@ -84,10 +90,13 @@ pub fn parse(path: &str, registry: &Registry) -> Result<Route, ApiError> {
             other => resource.extras.iter().any(|extra| extra.name == other),
         };
         if !known {
-            return Err(ApiError::no_such_resource());
+            // Custom resources have these two, or say that there is no such object.
+            let own = resource.custom().is_some() && matches!(subresource.as_str(), "status" | "scale");
+            let missing = || ApiError::not_found(&resource, name.as_deref().unwrap_or_default());
+            return Err(if own { missing() } else { ApiError::no_such_resource() });
         }
     }
-    Ok(Route::Resource(Target { resource, namespace, name, subresource }))
+    Ok(Route::Resource(Target { resource, namespace, name, subresource, watched }))
 }
 
 #[cfg(test)]
@@ -114,6 +123,8 @@ mod tests {
             (t.resource.plural.as_str(), t.name.as_deref(), t.subresource.as_deref()),
             ("namespaces", Some("a"), Some("status"))
         );
+        let t = target("/api/v1/watch/namespaces/a/configmaps/c");
+        assert_eq!((t.watched, t.namespace.as_deref(), t.name.as_deref()), (true, Some("a"), Some("c")));
         let t = target("/apis/apps/v1/deployments/");
         assert_eq!((t.namespace, t.name), (None, None));
     }

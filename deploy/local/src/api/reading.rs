@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::database::{Key, Object, TooOld};
+use super::cel::duration_ns;
+use super::database::Key;
 use super::media::Form;
+use super::packed::{Object, Packed};
 use super::path::Target;
 use super::query::Query;
 use super::resource::Resource;
+use super::routes::Answer;
 use super::selector::{FieldSelector, LabelSelector};
-use super::server::{Server, convert, present};
+use super::server::{Server, present, shows_stored};
 use super::status::ApiError;
 use super::table;
 
@@ -33,6 +37,17 @@ impl Filter {
                 .transpose()?
                 .unwrap_or_default(),
         })
+    }
+
+    /// Whether an object passes that is kept packed. It is unpacked as far as needed.
+    pub fn admits(&self, resource: &Resource, object: &Packed) -> bool {
+        if self.is_empty() {
+            true
+        } else if self.fields.about_names() {
+            self.matches(&object.heading())
+        } else {
+            self.matches(&present(resource, &object.unpack()))
+        }
     }
 
     /// Whether an object passes, in the form in which the resource shows it.
@@ -116,7 +131,8 @@ impl Continue {
 }
 
 /// LIST. A version that has not been reached yet is waited for, and refused after three seconds.
-pub async fn list(server: &Server, target: &Target, query: &Query, form: Form) -> Result<Value, ApiError> {
+pub async fn list(server: &Server, target: &Target, query: &Query, form: Form, yaml: bool) -> Result<Answer, ApiError> {
+    check_timeout(query)?;
     let resource = &target.resource;
     let filter = Filter::of(query, resource)?;
     let exact = query.get("resourceVersionMatch") == Some("Exact");
@@ -129,29 +145,53 @@ pub async fn list(server: &Server, target: &Target, query: &Query, form: Form) -
     let named = wanted.filter(|_| exact).and_then(|w| w.parse().ok()).filter(|version| *version > 0);
     let then = page.after.as_ref().map_or(named, |after| after.version);
     let (version, objects) = match then {
-        None => list_objects(server, target),
-        Some(then) => (then, list_objects_at(server, target, then).map_err(|_| too_old(page.after.as_ref()))?),
+        None => server.database.list_packed(&resource.storage, target.namespace.as_deref()),
+        Some(then) => {
+            let known = server.database.list_at(&resource.storage, target.namespace.as_deref(), then);
+            (then, known.map_err(|_| too_old(page.after.as_ref()))?)
+        }
     };
-    let passed: Vec<(&Key, Value)> = objects
-        .iter()
-        .map(|(key, object)| (key, present(resource, object)))
-        .filter(|(_, object)| filter.matches(object))
-        .collect();
-    let start = page.after.as_ref().map_or(0, |after| passed.partition_point(|(key, _)| **key <= after.start));
-    let end = page.limit.map_or(passed.len(), |limit| passed.len().min(start + limit));
+    let start = page.after.as_ref().map_or(0, |after| objects.partition_point(|(key, _)| *key <= after.start));
+    let mut passing = objects[start..].iter().filter(|(key, object)| {
+        target.name.as_ref().is_none_or(|name| *name == key.name) && filter.admits(resource, object)
+    });
+    let shown: Vec<&(Key, Arc<Packed>)> = passing.by_ref().take(page.limit.unwrap_or(usize::MAX)).collect();
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".into(), json!(version.to_string()));
-    if end < passed.len() && end > start {
-        let next = Continue { version: Some(version), start: passed[end - 1].0.clone() };
-        metadata.insert("continue".into(), json!(next.token()));
-        if filter.is_empty() {
-            metadata.insert("remainingItemCount".into(), json!(passed.len() - end));
+    match shown.last().filter(|_| passing.next().is_some()) {
+        Some((last, _)) => {
+            let next = Continue { version: Some(version), start: last.clone() };
+            metadata.insert("continue".into(), json!(next.token()));
+            if filter.is_empty() {
+                metadata.insert("remainingItemCount".into(), json!(objects.len() - start - shown.len()));
+            }
         }
-    } else if resource.custom().is_some() && form == Form::Whole {
-        metadata.insert("continue".into(), json!(""));
+        None if resource.custom().is_some() && form == Form::Whole => {
+            metadata.insert("continue".into(), json!(""));
+        }
+        None => {}
     }
-    let items: Vec<Value> = passed.into_iter().take(end).skip(start).map(|(_, object)| object).collect();
-    Ok(collection(resource, items, Value::Object(metadata), form, query))
+    let metadata = Value::Object(metadata);
+    if form == Form::Whole && shows_stored(resource) && !yaml {
+        return Ok(Answer::Json(packed_collection(resource, &metadata, &shown)));
+    }
+    let items = shown.into_iter().map(|(_, object)| present(resource, &object.unpack())).collect();
+    Ok(Answer::value(200, collection(resource, items, metadata, form, query)))
+}
+
+/// A list whose items are written as they are kept.
+fn packed_collection(resource: &Resource, metadata: &Value, items: &[&(Key, Arc<Packed>)]) -> Bytes {
+    let (kind, version) = (json!(resource.list_kind), json!(resource.api_version()));
+    let mut list =
+        format!("{{\"kind\":{kind},\"apiVersion\":{version},\"metadata\":{metadata},\"items\":[").into_bytes();
+    for (i, (_, object)) in items.iter().enumerate() {
+        if i > 0 {
+            list.push(b',');
+        }
+        object.write_item(resource.custom().is_some(), &mut list);
+    }
+    list.extend_from_slice(b"]}");
+    list.into()
 }
 
 /// The answer when a version is no longer known. With a page's token comes one that goes on with what there is now.
@@ -190,24 +230,6 @@ fn collection(resource: &Resource, mut items: Vec<Value>, metadata: Value, form:
     }
 }
 
-/// The objects a target names, and the version at which they are complete.
-pub fn list_objects(server: &Server, target: &Target) -> (u64, Vec<(Key, Object)>) {
-    let (version, mut objects) = server.database.list(&target.resource.storage, target.namespace.as_deref());
-    if let Some(name) = &target.name {
-        objects.retain(|(key, _)| key.name == *name);
-    }
-    (version, objects)
-}
-
-/// The objects a target named at a version.
-fn list_objects_at(server: &Server, target: &Target, version: u64) -> Result<Vec<(Key, Object)>, TooOld> {
-    let mut objects = server.database.list_at(&target.resource.storage, target.namespace.as_deref(), version)?;
-    if let Some(name) = &target.name {
-        objects.retain(|(key, _)| key.name == *name);
-    }
-    Ok(objects)
-}
-
 struct Page {
     limit: Option<usize>,
     after: Option<Continue>,
@@ -228,6 +250,16 @@ fn page_of(query: &Query, wanted: Option<&str>) -> Result<Page, ApiError> {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
     Ok(Page { limit, after })
+}
+
+/// A list takes no time here, so a time-out is only looked at.
+fn check_timeout(query: &Query) -> Result<(), ApiError> {
+    let Some(timeout) = query.get("timeout") else { return Ok(()) };
+    if duration_ns(timeout).is_some() {
+        return Ok(());
+    }
+    let message = format!("invalid timeout specified in the request URL - time: invalid duration {timeout:?}");
+    Err(ApiError::bad_request(message))
 }
 
 fn check_version_match(resource: &Resource, query: &Query) -> Result<(), ApiError> {
@@ -274,15 +306,11 @@ async fn reachable(server: &Server, version: Option<&str>) -> Result<(), ApiErro
     Ok(())
 }
 
-/// Objects of a resource that pass a filter, in the form the resource shows.
-pub fn matching(server: &Arc<Server>, target: &Target, filter: &Filter) -> Vec<(Key, Object)> {
-    let (_, mut objects) = list_objects(server, target);
-    objects.retain(|(_, object)| {
-        let mut value = object.value.clone();
-        convert(&target.resource, &mut value);
-        filter.matches(&value)
-    });
-    objects
+/// Objects of a resource that pass a filter.
+pub fn matching(server: &Server, target: &Target, filter: &Filter) -> Vec<(Key, Object)> {
+    let (_, mut objects) = server.database.list_packed(&target.resource.storage, target.namespace.as_deref());
+    objects.retain(|(_, object)| filter.admits(&target.resource, object));
+    objects.into_iter().map(|(key, object)| (key, object.unpack())).collect()
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub enum Answer {
         content_type: Option<&'static str>,
         etag: bool,
     },
+    /// A document that is JSON already.
+    Json(Bytes),
     Text(&'static str, String),
     /// A watch: one line for each event.
     Lines(mpsc::Receiver<Bytes>),

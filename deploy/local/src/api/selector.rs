@@ -177,6 +177,11 @@ impl FieldSelector {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Whether nothing but names and namespaces is looked at.
+    pub fn about_names(&self) -> bool {
+        self.0.iter().all(|(path, ..)| path[0] == "metadata")
+    }
 }
 
 #[cfg(test)]

@@ -169,6 +169,7 @@ fn respond(reply: Reply, none_match: Option<&str>) -> Response<Body> {
             }
             response
         }
+        Answer::Json(document) => new(200, "application/json", full(document)),
         Answer::Text(media, text) => new(200, media, full(text)),
         Answer::Lines(lines) => {
             let frames = tokio_stream::wrappers::ReceiverStream::new(lines).map(|line| Ok(Frame::data(line)));

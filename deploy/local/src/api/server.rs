@@ -10,7 +10,8 @@ use futures::stream::BoxStream;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::database::{Database, Key, Object};
+use super::database::{Database, Key};
+use super::packed::Object;
 use super::pki::Authority;
 use super::resource::{Registry, Resource};
 use super::session::{Session, SessionError, SessionRequest};

@@ -3,17 +3,21 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
-use super::database::{Change, ChangeKind, Key, Object, TooOld};
+use super::database::{Change, ChangeKind, Key, TooOld};
+use super::packed::Packed;
 
 /// How many changes of a resource are remembered for watches that resume.
 const WINDOW: usize = 8192;
+/// So many of the newest changes stay unpacked once somebody has looked at them: most watchers read them at about the same time.
+const UNPACKED: usize = 16;
 
 #[derive(Debug)]
 pub struct Shelf {
-    pub objects: BTreeMap<Key, Object>,
+    pub objects: BTreeMap<Key, Arc<Packed>>,
     history: VecDeque<Arc<Change>>,
     /// Changes after this version are in the history.
     floor: u64,
@@ -28,7 +32,7 @@ impl Shelf {
     }
 
     /// The objects there are, of one namespace or of all, in the order of their keys.
-    pub fn present(&self, namespace: Option<&str>) -> impl Iterator<Item = (&Key, &Object)> {
+    pub fn present(&self, namespace: Option<&str>) -> impl Iterator<Item = (&Key, &Arc<Packed>)> {
         let start = namespace.map_or(Bound::Unbounded, |namespace| Bound::Included(Key::new(namespace, "")));
         self.objects
             .range((start, Bound::Unbounded))
@@ -36,9 +40,9 @@ impl Shelf {
     }
 
     /// The objects as they were at a version: the present ones, with what changed since undone.
-    pub fn at(&self, namespace: Option<&str>, version: u64) -> Result<Vec<(Key, Object)>, TooOld> {
+    pub fn at(&self, namespace: Option<&str>, version: u64) -> Result<Vec<(Key, Arc<Packed>)>, TooOld> {
         self.known(version)?;
-        let mut objects: BTreeMap<Key, Object> =
+        let mut objects: BTreeMap<Key, Arc<Packed>> =
             self.present(namespace).map(|(key, object)| (key.clone(), object.clone())).collect();
         let since = self.history.partition_point(|change| change.version <= version);
         let within = |key: &Key| namespace.is_none_or(|namespace| key.namespace == namespace);
@@ -67,11 +71,25 @@ impl Shelf {
             self.objects.insert(change.key.clone(), change.object.clone());
         }
         self.history.push_back(change);
+        if let Some(older) = self.history.len().checked_sub(UNPACKED + 1) {
+            self.history[older].pack();
+        }
         if self.history.len() > WINDOW
             && let Some(forgotten) = self.history.pop_front()
         {
             self.floor = forgotten.version;
         }
+    }
+
+    /// Forgets the changes before a moment; says whether there were any.
+    pub fn forget_before(&mut self, then: Instant) -> bool {
+        let old = self.history.partition_point(|change| change.at < then);
+        if old > 0 {
+            self.floor = self.history[old - 1].version;
+            self.history.drain(..old);
+            self.history.shrink_to_fit();
+        }
+        old > 0
     }
 
     fn known(&self, version: u64) -> Result<(), TooOld> {

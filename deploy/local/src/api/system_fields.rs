@@ -21,14 +21,10 @@ pub fn prepare_new(resource: &Resource, object: &mut Value) {
     ] {
         meta.remove(key);
     }
-    if has_generation(resource) {
-        meta.insert("generation".into(), json!(1));
-    }
     if resource.status {
         let status = match (resource.group.as_str(), resource.plural.as_str()) {
             // Nodes and volumes come with their status.
             ("", "nodes" | "persistentvolumes") => object.get("status").cloned(),
-            ("", "pods") => Some(json!({"phase": "Pending"})),
             ("", "namespaces") => Some(json!({"phase": "Active"})),
             ("", "persistentvolumeclaims") => Some(json!({"phase": "Pending"})),
             ("", "services") => Some(json!({"loadBalancer": {}})),
@@ -41,8 +37,14 @@ pub fn prepare_new(resource: &Resource, object: &mut Value) {
 }
 
 /// What is decided after admission: it can't be changed by a webhook.
-pub fn finish_new(object: &mut Value) {
+pub fn finish_new(resource: &Resource, object: &mut Value) {
+    if resource.is("", "pods") {
+        as_map(object).insert("status".into(), json!({"phase": "Pending"}));
+    }
     let meta = metadata(object);
+    if has_generation(resource) {
+        meta.insert("generation".into(), json!(1));
+    }
     meta.insert("uid".into(), json!(uuid::Uuid::new_v4().to_string()));
     meta.insert("creationTimestamp".into(), json!(now()));
     for key in ["labels", "annotations", "finalizers", "ownerReferences"] {

@@ -9,6 +9,7 @@ use super::resource::Resource;
 use super::status::{ApiError, FieldError};
 use super::writing::Part;
 
+mod container;
 mod service;
 mod workload;
 
@@ -55,6 +56,13 @@ fn refuse(resource: &Resource, object: &Value, errors: &[FieldError]) -> Result<
 fn metadata_errors(resource: &Resource, object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let object_name = name(object);
+    let prefix = text(object, &["metadata", "generateName"]);
+    // What follows the prefix is good, whatever it is.
+    if !prefix.is_empty()
+        && let Some(problem) = name_problem(resource, &format!("{prefix}x"))
+    {
+        errors.push(FieldError::invalid("metadata.generateName", &json!(prefix), problem));
+    }
     if object_name.is_empty() {
         errors.push(FieldError::required("metadata.name", "name or generateName is required"));
     } else if let Some(problem) = name_problem(resource, object_name) {
@@ -115,6 +123,8 @@ fn kind_errors(resource: &Resource, object: &Value, old: Option<&Value>) -> Vec<
         ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") => workload::workload(object),
         ("batch", "jobs") if old.is_none() => workload::job(object),
         ("discovery.k8s.io", "endpointslices") => service::endpoint_slice(object),
+        ("", "endpoints") => service::endpoints(object),
+        ("networking.k8s.io", "ingresses") => service::ingress(object),
         ("coordination.k8s.io", "leases") => lease(object),
         ("apiextensions.k8s.io", _) => definition(object),
         ("admissionregistration.k8s.io", _) => webhooks(object),
@@ -281,7 +291,11 @@ fn webhooks(object: &Value) -> Vec<FieldError> {
             let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
             errors.push(FieldError::invalid(field("clientConfig.url"), &json!(url), detail));
         }
-        if !items(webhook, &["admissionReviewVersions"]).iter().any(|v| v == "v1") {
+        let reviews = items(webhook, &["admissionReviewVersions"]);
+        if reviews.is_empty() {
+            let detail = "must specify one of v1, v1beta1";
+            errors.push(FieldError::required(field("admissionReviewVersions"), detail));
+        } else if !reviews.iter().any(|v| v == "v1") {
             let detail = "must include at least one of v1, v1beta1";
             errors.push(FieldError::invalid(
                 field("admissionReviewVersions"),
@@ -289,7 +303,11 @@ fn webhooks(object: &Value) -> Vec<FieldError> {
                 detail,
             ));
         }
-        if !matches!(text(webhook, &["sideEffects"]), "None" | "NoneOnDryRun") {
+        let effects = text(webhook, &["sideEffects"]);
+        if effects.is_empty() {
+            let detail = "must specify one of None, NoneOnDryRun";
+            errors.push(FieldError::required(field("sideEffects"), detail));
+        } else if !matches!(effects, "None" | "NoneOnDryRun") {
             errors.push(FieldError::unsupported(
                 field("sideEffects"),
                 &webhook["sideEffects"],
@@ -307,6 +325,15 @@ fn webhooks(object: &Value) -> Vec<FieldError> {
         if !(1..=30).contains(&timeout) {
             let detail = "the timeout value must be between 1 and 30 seconds";
             errors.push(FieldError::invalid(field("timeoutSeconds"), &json!(timeout), detail));
+        }
+        for (i, rule) in items(webhook, &["rules"]).iter().enumerate() {
+            for (j, operation) in items(rule, &["operations"]).iter().enumerate() {
+                let known = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+                if !operation.as_str().is_some_and(|operation| known.contains(&operation)) {
+                    let place = field(&format!("rules[{i}].operations[{j}]"));
+                    errors.push(FieldError::unsupported(place, operation, &known));
+                }
+            }
         }
         for (i, condition) in items(webhook, &["matchConditions"]).iter().enumerate() {
             let source = text(condition, &["expression"]);

@@ -38,7 +38,7 @@ pub async fn answer(server: &Arc<Server>, request: &Request, mut target: Target)
     let accepted = accepted(request)?;
     let named = target.name.is_some();
     let mut reply = match request.method {
-        Method::GET if request.query.flag("watch") && target.subresource.is_none() => {
+        Method::GET if is_watch(request, &target) => {
             if accepted.yaml {
                 return Err(ApiError::new(406, "NotAcceptable", "a watch is given as application/json only"));
             }
@@ -55,7 +55,7 @@ pub async fn answer(server: &Arc<Server>, request: &Request, mut target: Target)
             };
             Answer::value(200, value).into()
         }
-        Method::GET => Answer::value(200, reading::list(server, &target, &request.query, accepted.form).await?).into(),
+        Method::GET => reading::list(server, &target, &request.query, accepted.form, accepted.yaml).await?.into(),
         Method::POST if !named => create(server, request, &mut target, accepted).await?,
         Method::PUT if named => replace(server, request, &target, accepted).await?,
         Method::PATCH if named => patch(server, request, &target, accepted).await?,
@@ -71,6 +71,11 @@ pub async fn answer(server: &Arc<Server>, request: &Request, mut target: Target)
     };
     reply.yaml = accepted.yaml;
     Ok(reply)
+}
+
+/// Whether a request asks for a stream of changes.
+pub fn is_watch(request: &Request, target: &Target) -> bool {
+    target.subresource.is_none() && (target.watched || request.query.flag("watch"))
 }
 
 pub fn writing<'a>(
@@ -181,8 +186,8 @@ async fn patch(
             writing.rescale(paths, Way::Patch, |scale| patched(kind, &body, scale)).await.map(|value| (200, value));
         return finish(writing, &target.resource, result, Form::Whole);
     }
-    let result =
-        writing.update(part(target), Way::Patch, |object| patched(kind, &body, object)).await.map(|v| (200, v));
+    let way = if kind == PatchKind::Strategic { Way::StrategicPatch } else { Way::Patch };
+    let result = writing.update(part(target), way, |object| patched(kind, &body, object)).await.map(|v| (200, v));
     finish(writing, &target.resource, result, accepted.form)
 }
 
@@ -226,6 +231,7 @@ async fn delete_collection(server: &Arc<Server>, request: &Request, target: &Tar
         };
         let mut write_options = WriteOptions::internal("unknown");
         write_options.dry_run = options.dry_run;
+        write_options.collection = true;
         let mut writing = writing(server, request, &one, write_options);
         match writing.delete(&key.name, &options).await {
             Ok(Deletion::Gone(value) | Deletion::Waiting(value)) => gone.push(value),

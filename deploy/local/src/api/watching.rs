@@ -29,6 +29,8 @@ enum Start {
     Everything { marked: bool },
     /// The changes after a version.
     After(u64),
+    /// The changes from now on.
+    Now,
 }
 
 struct Watch {
@@ -69,7 +71,7 @@ fn start_of(query: &Query, resource: &Resource) -> Result<Start, ApiError> {
     let number = version.map_or(Ok(0), str::parse);
     let number: u64 =
         number.map_err(|_| ApiError::internal(format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))?;
-    if query.flag("sendInitialEvents") {
+    if query.get("sendInitialEvents").is_some() {
         if query.get("resourceVersionMatch") != Some("NotOlderThan") {
             let list = Resource { kind: "ListOptions".into(), group: "meta.k8s.io".into(), ..resource.clone() };
             let error = FieldError::forbidden(
@@ -78,7 +80,10 @@ fn start_of(query: &Query, resource: &Resource) -> Result<Start, ApiError> {
             );
             return Err(ApiError::invalid(&list, "", &[error]));
         }
-        return Ok(Start::Everything { marked: true });
+        if query.flag("sendInitialEvents") {
+            return Ok(Start::Everything { marked: true });
+        }
+        return Ok(if number == 0 { Start::Now } else { Start::After(number) });
     }
     Ok(if number == 0 { Start::Everything { marked: false } } else { Start::After(number) })
 }
@@ -88,9 +93,10 @@ impl Watch {
         let mut latest = self.server.database.subscribe(&self.target.resource.storage);
         match start {
             Start::After(version) => self.seen = version,
+            Start::Now => self.seen = self.server.database.journalled(),
             Start::Everything { marked } => {
                 self.send_existing().await?;
-                if marked {
+                if marked && self.bookmarks {
                     self.send_bookmark(true).await?;
                 }
             }
@@ -120,10 +126,15 @@ impl Watch {
         let (storage, namespace) = (&self.target.resource.storage, self.target.namespace.as_deref());
         let (version, mut objects) = self.server.database.list_journalled(storage, namespace);
         objects.retain(|(key, _)| self.target.name.as_ref().is_none_or(|name| *name == key.name));
+        let as_kept = self.form == Form::Whole && shows_stored(&self.target.resource);
         for (_, object) in objects {
-            let value = present(&self.target.resource, &object);
-            if self.filter.matches(&value) {
-                self.send_object("ADDED", &value).await?;
+            if !self.filter.admits(&self.target.resource, &object) {
+                continue;
+            }
+            if as_kept {
+                self.send(object.line_as(ChangeKind::Added)).await?;
+            } else {
+                self.send_object("ADDED", &present(&self.target.resource, &object.unpack())).await?;
             }
         }
         self.seen = version;
@@ -156,29 +167,37 @@ impl Watch {
             return Ok(());
         }
         let resource = &self.target.resource;
-        if self.filter.is_empty() && self.form == Form::Whole && shows_stored(resource) {
-            return self.send(change.line()).await;
+        let as_kept = self.form == Form::Whole && shows_stored(resource);
+        if as_kept && self.filter.is_empty() {
+            return self.send(change.object.line()).await;
         }
-        let present = |value: &Value| {
+        let sides = change.sides();
+        let shown = |value: &Value| {
             let mut value = value.clone();
             convert(resource, &mut value);
             value
         };
-        let now = present(&change.object.value);
-        let before = change.previous.as_ref().map(|p| present(&p.value));
-        let matched = before.as_ref().is_some_and(|b| self.filter.matches(b));
-        let matches = change.kind != ChangeKind::Deleted && self.filter.matches(&now);
-        match (matched, matches) {
-            (false, false) => Ok(()),
-            (false, true) => self.send_object("ADDED", &now).await,
-            (true, true) => self.send_object("MODIFIED", &now).await,
-            (true, false) if change.kind == ChangeKind::Deleted => self.send_object("DELETED", &now).await,
+        let passes =
+            |value: &Value| if as_kept { self.filter.matches(value) } else { self.filter.matches(&shown(value)) };
+        let matched = sides.before.as_ref().is_some_and(passes);
+        let matches = change.kind != ChangeKind::Deleted && passes(&sides.after);
+        let kind = match (matched, matches) {
+            (false, false) => return Ok(()),
+            (false, true) => ChangeKind::Added,
+            (true, true) => ChangeKind::Modified,
+            (true, false) => ChangeKind::Deleted,
+        };
+        let left = kind == ChangeKind::Deleted && change.kind != ChangeKind::Deleted;
+        match &sides.before {
             // It no longer matches: its old content with the new version.
-            (true, false) => {
-                let mut gone = before.unwrap_or(now);
+            Some(before) if left => {
+                let mut gone = shown(before);
                 super::object::metadata(&mut gone).insert("resourceVersion".into(), json!(change.version.to_string()));
                 self.send_object("DELETED", &gone).await
             }
+            _ if as_kept && kind == change.kind => self.send(change.object.line()).await,
+            _ if as_kept => self.send(change.object.line_as(kind)).await,
+            _ => self.send_object(kind.name(), &shown(&sides.after)).await,
         }
     }
 

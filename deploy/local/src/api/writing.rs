@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::admission::{self, Operation};
-use super::database::{Expect, Key, Object};
+use super::database::{Expect, Key};
 use super::decoding::{check_place, decode, to_storage, unknown_fields};
 use super::object::{as_map, is_terminating, metadata, name, same_content, text};
 use super::options::WriteOptions;
+use super::packed::Object;
 use super::path::Target;
 use super::resource::{Resource, Shape};
 use super::server::{Server, present};
@@ -57,6 +58,8 @@ pub enum Way {
     Replace,
     /// The client sent a change.
     Patch,
+    /// The client sent a strategic merge patch.
+    StrategicPatch,
     /// Server-side apply: ownership of fields has been settled already.
     Apply,
 }
@@ -84,7 +87,6 @@ impl Writing<'_> {
             metadata(&mut object).remove("managedFields");
         }
         prepare_new(&resource, &mut object);
-        generate_name(&mut object);
         defaults::fill(&resource, &mut object);
         defaults::admit(self.server, &resource, &mut object)?;
         if admission::mutate(self, Operation::Create, "", &mut object, None).await? {
@@ -92,7 +94,7 @@ impl Writing<'_> {
             defaults::fill(&resource, &mut object);
         }
         generate_name(&mut object);
-        finish_new(&mut object);
+        finish_new(&resource, &mut object);
         // Again, for what is made from the uid.
         defaults::fill(&resource, &mut object);
         if way != Way::Apply {
@@ -172,7 +174,9 @@ impl Writing<'_> {
         let mut object = match (way, self.read(candidate)) {
             (_, Ok(object)) => object,
             // What the patch made is no object of this kind.
-            (Way::Patch, Err(error)) if error.code == 400 && !error.message.contains("strict decoding") => {
+            (Way::Patch | Way::StrategicPatch, Err(error))
+                if error.code == 400 && (way == Way::StrategicPatch || !error.message.contains("strict decoding")) =>
+            {
                 let cause = json!([{"reason": "FieldValueInvalid", "field": "patch", "message": error.message}]);
                 let refused = ApiError::new(422, "Invalid", format!(" \"\" is invalid: patch: {}", error.message));
                 return Err(refused.with_details(json!({"causes": cause})));
@@ -290,7 +294,9 @@ impl Writing<'_> {
             if way == Way::Replace && resource.custom().is_some() {
                 let error =
                     FieldError::invalid("metadata.resourceVersion", &json!(0), "must be specified for an update");
-                return Err(ApiError::invalid(resource, object_name, &[error]));
+                // As a real server has it: the resource where the kind should be.
+                let named = Resource { kind: resource.plural.clone(), ..resource.clone() };
+                return Err(ApiError::invalid(&named, object_name, &[error]));
             }
             return Ok(false);
         }

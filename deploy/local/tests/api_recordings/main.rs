@@ -23,7 +23,7 @@ use futures::StreamExt;
 use serde_json::Value;
 
 /// So many cases are run at once, each with a server of its own.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// What came of one case.
 #[derive(Default)]

@@ -64,6 +64,12 @@ pub fn question(review: &Value) -> Value {
     if let Some(review) = review.as_object_mut() {
         review.remove("userInfo");
     }
+    // What was done to the object before is not recorded.
+    for object in ["object", "oldObject"] {
+        if let Some(generation) = review.pointer_mut(&format!("/{object}/metadata/generation")) {
+            *generation = json!("N");
+        }
+    }
     review
 }
 

@@ -1,8 +1,13 @@
 //! The real kubectl, talking to a server under test.
 
-use std::io::Write;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+/// How long an answer may take to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a command printed, and whether it succeeded.
 pub struct Outcome {
@@ -11,16 +16,17 @@ pub struct Outcome {
     pub err: String,
 }
 
-pub struct Kubectl<'a> {
-    dir: &'a Path,
+pub struct Kubectl {
+    dir: PathBuf,
 }
 
-impl<'a> Kubectl<'a> {
-    /// A kubectl for the server whose kubeconfig is in a directory.
-    pub fn new(dir: &'a Path) -> Self {
-        Self { dir }
-    }
+/// Runs commands of kubectl against the server whose kubeconfig is in a directory.
+pub async fn run(dir: &Path, commands: impl FnOnce(&Kubectl) + Send + 'static) {
+    let kubectl = Kubectl { dir: dir.to_owned() };
+    tokio::task::spawn_blocking(move || commands(&kubectl)).await.expect("kubectl behaves");
+}
 
+impl Kubectl {
     /// A kubectl that has not been started yet.
     pub fn command(&self, words: &str) -> Command {
         let mut command = Command::new("kubectl");
@@ -28,7 +34,7 @@ impl<'a> Kubectl<'a> {
             .args(words.split(' '))
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", self.dir)
+            .env("HOME", &self.dir)
             .env("KUBECONFIG", self.dir.join("kubeconfig"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -45,10 +51,50 @@ impl<'a> Kubectl<'a> {
         Outcome { ok: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
     }
 
+    /// Forwards a port of this machine to one of a pod, a Service or a Deployment, until it is dropped.
+    pub fn forward(&self, to: &str, port: u16) -> Forward {
+        let mut child = self.command(&format!("port-forward {to} :{port}")).spawn().expect("kubectl runs");
+        let mut talk = BufReader::new(child.stdout.take().expect("piped"));
+        let mut said = String::new();
+        talk.read_line(&mut said).expect("kubectl says where it listens");
+        let local = said.rsplit_once(" ->").and_then(|(left, _)| left.rsplit_once(':')).map(|(_, port)| port.parse());
+        Forward { child, _talk: talk, port: local.expect(&said).expect("a port") }
+    }
+
     pub fn ok(&self, words: &str, input: &str) -> String {
         let outcome = self.run(words, input);
         assert!(outcome.ok, "kubectl {words}: {}{}", outcome.out, outcome.err);
         outcome.out
+    }
+}
+
+/// A forwarded port.
+pub struct Forward {
+    child: Child,
+    /// Kept: kubectl ends when it can't say more.
+    _talk: BufReader<ChildStdout>,
+    /// The port of this machine.
+    pub port: u16,
+}
+
+impl Forward {
+    /// Sends a text over a connection of its own, and gives the answer.
+    pub fn ask(&self, text: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(text.as_bytes())?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

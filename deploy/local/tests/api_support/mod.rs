@@ -11,6 +11,8 @@ use std::sync::Arc;
 use fsm_local::api::{ApiConfig, ApiServer, Dialer, HostDialer, listen};
 use kube::Client;
 
+use kubectl::Kubectl;
+
 // Each test program uses its own part of this.
 #[allow(dead_code, reason = "the kubectl tests need no client of their own")]
 pub struct TestServer {
@@ -37,8 +39,36 @@ pub async fn start_with(dir: tempfile::TempDir, dialer: Arc<dyn Dialer>) -> Test
         dialer,
         rbac: true,
         dual_stack: false,
+        history: ApiServer::HISTORY,
     };
     let api = ApiServer::start(config).await.expect("the API server starts");
     let client = Client::try_from(api.client_config().expect("a client configuration")).expect("a client");
     TestServer { api, client, dir }
+}
+
+/// Starts a server for kubectl, which finds its kubeconfig; `None` (and a line saying so) where there is no kubectl.
+#[allow(dead_code, reason = "only some test programs run kubectl")]
+pub async fn start_for_kubectl() -> Option<TestServer> {
+    if !kubectl::have_kubectl() {
+        return None;
+    }
+    let server = start().await;
+    std::fs::write(server.dir.path().join("kubeconfig"), server.api.kubeconfig_yaml()).expect("a kubeconfig");
+    Some(server)
+}
+
+/// Runs kubectl commands against a server of their own; skipped where there is no kubectl.
+#[allow(dead_code, reason = "only some test programs run kubectl")]
+pub async fn with_kubectl(commands: impl FnOnce(&Kubectl) + Send + 'static) {
+    let Some(server) = start_for_kubectl().await else { return };
+    server.kubectl(commands).await;
+    server.api.stop().await;
+}
+
+impl TestServer {
+    /// Runs kubectl commands against this server.
+    #[allow(dead_code, reason = "only some test programs run kubectl")]
+    pub async fn kubectl(&self, commands: impl FnOnce(&Kubectl) + Send + 'static) {
+        kubectl::run(self.dir.path(), commands).await;
+    }
 }

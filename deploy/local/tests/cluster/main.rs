@@ -5,6 +5,8 @@
 mod containers;
 mod crash;
 mod helpers;
+#[path = "../api_support/kubectl.rs"]
+mod kubectl;
 mod mesh;
 mod nodes;
 mod pods;
@@ -15,4 +17,5 @@ mod secure;
 mod server;
 mod services;
 mod sessions;
+mod tour;
 mod workloads;

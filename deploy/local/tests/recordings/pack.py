@@ -3,7 +3,7 @@
 
     ./pack.py RECORDINGS
 
-The recordings are one JSON file for each case (discovery/, http/, admission/reactions/) or one JSON line for each event (watch/). Only what the tests read is kept: requests with their answers, and webhooks with what they were asked and answered. What
+The recordings are one JSON file for each case (discovery/, http/, admission/) or one JSON line for each event (watch/). Only what the tests read is kept: requests with their answers, and webhooks with what they were asked and answered. What
 is written here is a line of JSON for each case, packed with the program zstd. See docs/local-cluster.md, "Recorded answers".
 """
 
@@ -43,7 +43,7 @@ def call(recorded):
 
 
 def cases(root):
-    # Not packed: what kubectl and kube-rs sent (http/CLIENT-VERSION), and what webhooks were asked without a refusal (admission/requests).
+    # Not packed: what kubectl and kube-rs sent (http/CLIENT-VERSION).
     groups = [("discovery", "discovery"), ("http", "http"), ("reactions", "admission/reactions")]
     for group, directory in groups:
         for file in sorted((root / directory).glob("*.json")):
@@ -53,6 +53,9 @@ def cases(root):
                 case["webhook"] = recorded["webhook"]
                 case["calls"] = [call(c) for c in recorded.get("webhook_calls", [])]
             yield case
+    for file in sorted((root / "admission/requests").glob("*.json")):
+        recorded = json.loads(file.read_text())
+        yield {"case": f"reviews/{file.stem}", "trigger": recorded["trigger"], "calls": [call(c) for c in recorded["calls"]]}
     for file in sorted((root / "watch").glob("*.jsonl")):
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         if "request" in lines[0]:

@@ -33,7 +33,6 @@ pub fn request(writing: &Writing<'_>, found: &Match, question: Question<'_>, id:
         "resource": plural(&found.resource),
         "requestKind": kind(asked),
         "requestResource": plural(asked),
-        "name": name(object),
         "operation": question.operation.name(),
         "userInfo": writing.user.info(),
         "object": question.object,
@@ -41,6 +40,10 @@ pub fn request(writing: &Writing<'_>, found: &Match, question: Question<'_>, id:
         "dryRun": writing.options.dry_run,
         "options": options(writing, question.operation),
     });
+    // There is none yet, or many.
+    if !name(object).is_empty() && !writing.options.collection {
+        request["name"] = json!(name(object));
+    }
     // A namespace is within itself.
     let within = if asked.is("", "namespaces") { name(object) } else { namespace(object) };
     if !within.is_empty() {
@@ -54,14 +57,19 @@ pub fn request(writing: &Writing<'_>, found: &Match, question: Question<'_>, id:
 }
 
 fn options(writing: &Writing<'_>, operation: Operation) -> Value {
-    let kind = if operation == Operation::Delete { "DeleteOptions" } else { writing.options.kind };
+    // A patch is an update or a creation here.
+    let kind = match operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+    };
     let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
     if operation != Operation::Delete {
         if writing.options.manager_named {
             options["fieldManager"] = json!(writing.options.manager);
         }
-        if writing.options.force {
-            options["force"] = json!(true);
+        if writing.options.validation_named {
+            options["fieldValidation"] = json!(writing.options.validation.name());
         }
     }
     if writing.options.dry_run {

@@ -32,7 +32,7 @@ pub fn add(context: &mut Context<'_, '_>) -> Result<(), DeclarationError> {
     context.add_function("min", |This(list): This<List>| extreme("min", &list, Ordering::Less))?;
     context.add_function("max", |This(list): This<List>| extreme("max", &list, Ordering::Greater))?;
     context.add_function("duration", |text: Text| {
-        nanoseconds(&text).ok_or_else(|| ExecutionError::function_error("duration", format!("{text:?} is no duration")))
+        duration_ns(&text).ok_or_else(|| ExecutionError::function_error("duration", format!("{text:?} is no duration")))
     })?;
     context.add_function("timestamp", |text: Text| {
         let instant: Result<jiff::Timestamp, _> = text.parse();
@@ -79,7 +79,7 @@ fn extreme(function: &str, list: &[Value], wanted: Ordering) -> Result<Value, Ex
 }
 
 /// A duration as Go writes it: `1h30m`, `250ms`.
-fn nanoseconds(text: &str) -> Option<i64> {
+pub fn duration_ns(text: &str) -> Option<i64> {
     let (sign, mut rest) = match text.strip_prefix('-') {
         Some(rest) => (-1.0, rest),
         None => (1.0, text.strip_prefix('+').unwrap_or(text)),
@@ -120,7 +120,7 @@ fn is_url(text: &str) -> bool {
 }
 
 /// A quantity as a number: `500m`, `1Gi`, `2e3`.
-fn quantity(text: &str) -> Option<f64> {
+pub fn quantity(text: &str) -> Option<f64> {
     let suffixes = [
         ("Ki", 1024.0),
         ("Mi", 1_048_576.0),

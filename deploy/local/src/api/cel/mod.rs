@@ -12,6 +12,7 @@ use cel::extensions::{lists, math, strings};
 use cel::{Context, Env, Program};
 use serde_json::Value;
 
+pub use functions::{duration_ns, quantity};
 pub use values::{plain, typed};
 
 /// A value as expressions see it.

@@ -83,7 +83,8 @@ fn stored_versions(definition: &Value) -> Vec<Value> {
 
 /// Acts on a change of a definition.
 pub async fn follow(server: &Arc<Server>, change: &Change) {
-    let definition = &change.object.value;
+    let definition = change.object.unpack();
+    let definition = &definition.value;
     if change.kind == ChangeKind::Deleted {
         let (group, plural) = (text(definition, &["spec", "group"]), text(definition, &["spec", "names", "plural"]));
         server.change_registry(|registry| registry.remove(group, plural));
@@ -147,6 +148,7 @@ pub async fn clean_up(server: &Arc<Server>, definition: &Value) {
                 namespace: resource.namespaced.then(|| key.namespace.clone()),
                 name: Some(key.name.clone()),
                 subresource: None,
+                watched: false,
             };
             let options = WriteOptions::internal("kube-apiserver");
             let mut writing = Writing { server, target: &target, user: &user, options, warnings: Vec::new() };

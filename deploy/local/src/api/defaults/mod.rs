@@ -1,6 +1,7 @@
 //! What the server fills in when a client leaves it out.
 
 mod pod;
+mod priority;
 mod rest;
 mod service_account;
 mod workload;
@@ -23,6 +24,7 @@ pub fn fill(resource: &Resource, object: &mut Value) {
         ("", "namespaces") => rest::namespace(object),
         ("", "secrets") => rest::secret(object),
         ("", "endpoints") => rest::endpoints(object),
+        ("" | "events.k8s.io", "events") => rest::event(object),
         ("", "nodes") => rest::node(object),
         ("", "persistentvolumeclaims") => rest::claim(object),
         ("apps", "deployments") => workload::deployment(object),
@@ -40,7 +42,11 @@ pub fn fill(resource: &Resource, object: &mut Value) {
     }
 }
 
-/// What built-in admission adds to a new object: a pod's ServiceAccount and its token.
+/// What built-in admission adds to a new object: a pod's priority, its ServiceAccount and the token.
 pub fn admit(server: &Server, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
-    if resource.is("", "pods") { service_account::admit(server, resource, object) } else { Ok(()) }
+    if !resource.is("", "pods") {
+        return Ok(());
+    }
+    priority::admit(server, resource, object)?;
+    service_account::admit(server, resource, object)
 }

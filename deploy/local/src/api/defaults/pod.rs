@@ -13,7 +13,10 @@ pub fn fill_pod(pod: &mut Value) {
     default(spec, "enableServiceLinks", || json!(true));
     default(spec, "preemptionPolicy", || json!("PreemptLowerPriority"));
     default(spec, "priority", || json!(0));
-    default(map(pod, "status"), "qosClass", || json!(quality));
+    // A pod that is not stored yet has no status.
+    if pod["status"].get("phase").is_some() {
+        default(map(pod, "status"), "qosClass", || json!(quality));
+    }
 }
 
 /// The `template` of a workload, or a PodTemplate.

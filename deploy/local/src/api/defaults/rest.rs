@@ -22,6 +22,14 @@ pub fn service(object: &mut Value) {
     }
     if kind == "LoadBalancer" {
         default(spec, "allocateLoadBalancerNodePorts", || json!(true));
+    } else {
+        spec.remove("allocateLoadBalancerNodePorts");
+    }
+    if kind == "ExternalName" {
+        spec.remove("internalTrafficPolicy");
+    }
+    if !matches!(kind.as_str(), "NodePort" | "LoadBalancer") && spec.get("externalIPs").is_none() {
+        spec.remove("externalTrafficPolicy");
     }
     for port in items_mut(&mut object["spec"], "ports") {
         let number = port["port"].clone();
@@ -62,7 +70,22 @@ pub fn endpoints(object: &mut Value) {
     }
 }
 
+pub fn event(object: &mut Value) {
+    let fields = as_map(object);
+    if fields.get("apiVersion").is_some_and(|version| version == "v1") {
+        default(fields, "source", || json!({}));
+        default(fields, "reportingComponent", || json!(""));
+    } else {
+        default(fields, "deprecatedSource", || json!({}));
+        default(fields, "reportingController", || json!(""));
+    }
+    default(fields, "reportingInstance", || json!(""));
+}
+
 pub fn endpoint_slice(object: &mut Value) {
+    for endpoint in items_mut(object, "endpoints") {
+        default(as_map(endpoint), "conditions", || json!({}));
+    }
     for port in items_mut(object, "ports") {
         let port = as_map(port);
         default(port, "protocol", || json!("TCP"));

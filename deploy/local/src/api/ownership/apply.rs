@@ -98,12 +98,29 @@ pub fn applied(
     };
     all.insert(position.unwrap_or(all.len()).min(all.len()), mine);
     put_entries(&mut object, &all);
+    if manager == "kubectl" {
+        remember_applied(&mut object, configuration);
+    }
     Ok(object)
+}
+
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What a client-side apply left in an annotation is kept up to date, so that one can go back to it.
+fn remember_applied(object: &mut Value, configuration: &Value) {
+    let Some(annotation) = object.pointer_mut("/metadata/annotations").and_then(|all| all.get_mut(LAST_APPLIED)) else {
+        return;
+    };
+    let mut applied = configuration.clone();
+    if let Some(annotations) = applied.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+        annotations.remove(LAST_APPLIED);
+    }
+    *annotation = json!(format!("{applied}\n"));
 }
 
 /// The fields that a client-side `kubectl apply` set and nobody changed since. A server-side one may take them over.
 fn applied_by_client(shape: Shape<'_>, live: &Value) -> FieldSet {
-    let annotation = text(live, &["metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration"]);
+    let annotation = text(live, &["metadata", "annotations", LAST_APPLIED]);
     let Ok(last) = serde_json::from_str::<Value>(annotation) else { return FieldSet::default() };
     let mut fields = walk::fields_of(shape, &last);
     fields.subtract(&walk::difference(shape, live, &last));

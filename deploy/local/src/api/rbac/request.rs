@@ -10,6 +10,7 @@ use crate::api::selector::only_name;
 use crate::api::server::Server;
 use crate::api::status::{ApiError, about};
 use crate::api::users::User;
+use crate::api::verbs::is_watch;
 
 /// Refuses a request about a resource that the user may not make.
 pub fn enforce(server: &Server, request: &Request, target: &Target) -> Result<(), ApiError> {
@@ -42,7 +43,7 @@ pub fn enforce_path(server: &Server, request: &Request) -> Result<(), ApiError> 
 fn wanted(request: &Request, target: &Target) -> Attributes {
     let named = target.name.is_some();
     let verb = match request.method {
-        Method::GET if request.query.flag("watch") && target.subresource.is_none() => "watch",
+        Method::GET if is_watch(request, target) => "watch",
         Method::GET if named => "get",
         Method::GET => "list",
         Method::POST => "create",

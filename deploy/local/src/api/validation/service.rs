@@ -56,7 +56,7 @@ pub fn service(object: &Value) -> Vec<FieldError> {
 }
 
 /// The problems of a port's name (RFC 6335).
-fn port_name_problems(name: &str) -> Vec<&'static str> {
+pub fn port_name_problems(name: &str) -> Vec<&'static str> {
     let mut problems = Vec::new();
     if name.len() > 15 {
         problems.push("must be no more than 15 characters");
@@ -151,15 +151,114 @@ pub fn endpoint_slice(object: &Value) -> Vec<FieldError> {
             if !good {
                 let field = format!("endpoints[{i}].addresses[{j}]");
                 errors.push(FieldError::invalid(field, address, format!("must be an {kind} address")));
-            } else if parsed.is_some_and(|a| a.is_loopback()) {
-                let field = format!("endpoints[{i}].addresses[{j}]");
-                errors.push(FieldError::invalid(
-                    field,
-                    address,
-                    "may not be in the loopback range (127.0.0.0/8, ::1/128)",
-                ));
+            } else if let Some(problem) = parsed.and_then(special_address) {
+                errors.push(FieldError::invalid(format!("endpoints[{i}].addresses[{j}]"), address, problem));
             }
         }
+    }
+    errors
+}
+
+/// Why an address can't be that of an endpoint.
+fn special_address(address: IpAddr) -> Option<&'static str> {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let link_local_multicast = match address {
+        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.is_multicast() && v6.segments()[0] & 0xf == 2,
+    };
+    if address.is_unspecified() {
+        Some(if address.is_ipv4() { "may not be unspecified (0.0.0.0)" } else { "may not be unspecified (::)" })
+    } else if address.is_loopback() {
+        Some("may not be in the loopback range (127.0.0.0/8, ::1/128)")
+    } else if link_local {
+        Some("may not be in the link-local range (169.254.0.0/16, fe80::/10)")
+    } else if link_local_multicast {
+        Some("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+    } else {
+        None
+    }
+}
+
+pub fn endpoints(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (i, subset) in items(object, &["subsets"]).iter().enumerate() {
+        for list in ["addresses", "notReadyAddresses"] {
+            for (j, address) in items(subset, &[list]).iter().enumerate() {
+                let field = format!("subsets[{i}].{list}[{j}].ip");
+                match text(address, &["ip"]).parse::<IpAddr>() {
+                    Err(_) => {
+                        let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+                        errors.push(FieldError::invalid(field, &address["ip"], detail));
+                    }
+                    Ok(parsed) => errors
+                        .extend(special_address(parsed).map(|why| FieldError::invalid(field, &address["ip"], why))),
+                }
+            }
+        }
+    }
+    errors
+}
+
+pub fn ingress(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let spec = &object["spec"];
+    let rules = items(spec, &["rules"]);
+    let default_backend = spec.get("defaultBackend").filter(|backend| !backend.is_null());
+    if rules.is_empty() && default_backend.is_none() {
+        let detail = "either `defaultBackend` or `rules` must be specified";
+        errors.push(FieldError::invalid("spec", &json!({}), detail));
+    }
+    if let Some(backend) = default_backend {
+        errors.extend(ingress_backend(backend, "spec.defaultBackend"));
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        let host = text(rule, &["host"]);
+        if !host.is_empty()
+            && let Some(problem) = subdomain_problem(host.strip_prefix("*.").unwrap_or(host))
+        {
+            errors.push(FieldError::invalid(format!("spec.rules[{i}].host"), &json!(host), problem));
+        }
+        for (j, path) in items(rule, &["http", "paths"]).iter().enumerate() {
+            let field = format!("spec.rules[{i}].http.paths[{j}]");
+            let kinds = ["Exact", "ImplementationSpecific", "Prefix"];
+            let kind = text(path, &["pathType"]);
+            if kind.is_empty() {
+                errors.push(FieldError::required(format!("{field}.pathType"), "pathType must be specified"));
+            } else if !kinds.contains(&kind) {
+                errors.push(FieldError::unsupported(format!("{field}.pathType"), &path["pathType"], &kinds));
+            } else if kind != "ImplementationSpecific" && !text(path, &["path"]).starts_with('/') {
+                let detail = "must be an absolute path";
+                errors.push(FieldError::invalid(format!("{field}.path"), &json!(text(path, &["path"])), detail));
+            }
+            errors.extend(ingress_backend(&path["backend"], &format!("{field}.backend")));
+        }
+    }
+    errors
+}
+
+fn ingress_backend(backend: &Value, field: &str) -> Vec<FieldError> {
+    let part = |name: &str| backend.get(name).filter(|part| !part.is_null());
+    let (service, resource) = (part("service"), part("resource"));
+    let mut errors = Vec::new();
+    match (service, resource) {
+        (None, None) => errors.push(FieldError::required(field, "resource or service backend is required")),
+        (Some(_), Some(_)) => {
+            let detail = "cannot set both resource and service backends";
+            errors.push(FieldError::invalid(field, &json!(""), detail));
+        }
+        (Some(service), None) => {
+            if text(service, &["name"]).is_empty() {
+                errors.push(FieldError::required(format!("{field}.service.name"), ""));
+            }
+            let (name, number) = (text(service, &["port", "name"]), service["port"]["number"].as_i64().unwrap_or(0));
+            if name.is_empty() == (number == 0) {
+                errors.push(FieldError::required(format!("{field}.service.port"), "port name or number is required"));
+            }
+        }
+        (None, Some(_)) => {}
     }
     errors
 }

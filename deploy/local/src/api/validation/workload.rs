@@ -1,10 +1,8 @@
 //! Rules of pods and of the kinds that make pods.
 
-use std::collections::HashSet;
+use serde_json::Value;
 
-use serde_json::{Value, json};
-
-use crate::api::names::label_problem;
+use super::container;
 use crate::api::object::{at, items, text};
 use crate::api::selector::LabelSelector;
 use crate::api::status::FieldError;
@@ -16,41 +14,8 @@ pub fn pod_spec(spec: &Value, path: &str, images: bool) -> Vec<FieldError> {
     if containers.is_empty() {
         errors.push(FieldError::required(format!("{path}.containers"), ""));
     }
-    let volumes: HashSet<&str> = items(spec, &["volumes"]).iter().map(|v| text(v, &["name"])).collect();
-    let mut seen = HashSet::new();
-    for (list, containers) in [("containers", containers), ("initContainers", items(spec, &["initContainers"]))] {
-        for (i, container) in containers.iter().enumerate() {
-            let path = format!("{path}.{list}[{i}]");
-            let name = text(container, &["name"]);
-            if name.is_empty() {
-                errors.push(FieldError::required(format!("{path}.name"), ""));
-            } else if let Some(problem) = label_problem(name) {
-                errors.push(FieldError::invalid(format!("{path}.name"), &json!(name), problem));
-            } else if !seen.insert(name) {
-                errors.push(FieldError::duplicate(format!("{path}.name"), &json!(name)));
-            }
-            if images && text(container, &["image"]).is_empty() {
-                errors.push(FieldError::required(format!("{path}.image"), ""));
-            }
-            for (j, mount) in items(container, &["volumeMounts"]).iter().enumerate() {
-                let volume = text(mount, &["name"]);
-                if !volumes.contains(volume) {
-                    let field = format!("{path}.volumeMounts[{j}].name");
-                    errors.push(not_found(field, volume));
-                }
-            }
-            for (j, port) in items(container, &["ports"]).iter().enumerate() {
-                if !(1..=65535).contains(&port["containerPort"].as_i64().unwrap_or(0)) {
-                    let field = format!("{path}.ports[{j}].containerPort");
-                    errors.push(FieldError::invalid(
-                        field,
-                        &port["containerPort"],
-                        "must be between 1 and 65535, inclusive",
-                    ));
-                }
-            }
-        }
-    }
+    errors.extend(container::volumes(spec, path));
+    errors.extend(container::containers(spec, path, images));
     if !matches!(text(spec, &["restartPolicy"]), "Always" | "OnFailure" | "Never") {
         let supported = ["Always", "OnFailure", "Never"];
         errors.push(FieldError::unsupported(format!("{path}.restartPolicy"), &spec["restartPolicy"], &supported));
@@ -60,10 +25,6 @@ pub fn pod_spec(spec: &Value, path: &str, images: bool) -> Vec<FieldError> {
         errors.push(FieldError::unsupported(format!("{path}.dnsPolicy"), &spec["dnsPolicy"], &policies));
     }
     errors
-}
-
-fn not_found(field: String, name: &str) -> FieldError {
-    FieldError::missing(field, &json!(name))
 }
 
 /// A Deployment, ReplicaSet, StatefulSet or DaemonSet.
