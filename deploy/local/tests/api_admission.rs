@@ -167,7 +167,7 @@ async fn a_mutating_webhook_changes_what_is_stored_where_its_selectors_match() {
         (&json!("shop"), &json!("a"), &Value::Null)
     );
     assert_eq!(asked[0]["userInfo"]["username"], "kubernetes-admin");
-    assert_eq!((&asked[1]["dryRun"], &asked[2]["options"]["kind"]), (&json!(true), &json!("PatchOptions")));
+    assert_eq!((&asked[1]["dryRun"], &asked[2]["options"]["kind"]), (&json!(true), &json!("UpdateOptions")));
     assert_eq!((&asked[2]["object"]["data"]["x"], &asked[2]["oldObject"]["data"]["x"]), (&json!("2"), &json!("1")));
     assert_eq!((&asked[3]["object"], &asked[3]["oldObject"]["data"]["x"]), (&Value::Null, &json!("2")));
     server.api.stop().await;
