@@ -29,7 +29,9 @@ pub fn decode(resource: &Resource, mut body: Value) -> Result<Decoded, ApiError>
                     kind = resource.kind
                 ))
             })?;
-            if let Some(wrong) = wrong_quantity(&object) {
+            // The schema of a custom resource may have fields of any name.
+            let amounts = Some(&object).filter(|_| resource.kind != "CustomResourceDefinition");
+            if let Some(wrong) = amounts.and_then(wrong_quantity) {
                 return Err(ApiError::bad_request(format!(
                     "{kind} in version {:?} cannot be handled as a {kind}: quantities must match the regular expression \
                      '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$': {wrong}",
