@@ -45,6 +45,8 @@ pub enum Answer {
     /// A document that is JSON already.
     Json(Bytes),
     Text(&'static str, String),
+    /// Bytes of a media type.
+    Bytes(&'static str, Vec<u8>),
     /// A watch: one line for each event.
     Lines(mpsc::Receiver<Bytes>),
     /// A container's log.
@@ -153,6 +155,10 @@ fn other(server: &Server, request: &Request, path: &str) -> Result<Answer, ApiEr
             text(&format!("[+]ping ok\n[+]journal ok\n{name} check passed\n"))
         }
         "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" => text("ok"),
+        "/openapi/v2" => match openapi::second::document(request.header(http::header::ACCEPT)) {
+            openapi::second::Document::Json(value) => Answer::value(200, value),
+            openapi::second::Document::Protobuf(media, bytes) => Answer::Bytes(media, bytes),
+        },
         "/openapi/v3" => {
             Answer::Value { code: 200, value: openapi::index(&server.registry()), content_type: None, etag: true }
         }
@@ -170,7 +176,7 @@ fn other(server: &Server, request: &Request, path: &str) -> Result<Answer, ApiEr
                 paths.push(format!("/apis/{group}"));
                 paths.extend(registry.versions(group).iter().map(|v| format!("/apis/{group}/{v}")));
             }
-            paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(Into::into));
+            paths.extend(["/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"].map(Into::into));
             Answer::value(200, json!({"paths": paths}))
         }
         _ => match path.strip_prefix("/openapi/v3/") {

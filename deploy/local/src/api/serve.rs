@@ -171,6 +171,7 @@ fn respond(reply: Reply, none_match: Option<&str>) -> Response<Body> {
         }
         Answer::Json(document) => new(200, "application/json", full(document)),
         Answer::Text(media, text) => new(200, media, full(text)),
+        Answer::Bytes(media, bytes) => new(200, media, full(bytes)),
         Answer::Lines(lines) => {
             let frames = tokio_stream::wrappers::ReceiverStream::new(lines).map(|line| Ok(Frame::data(line)));
             new(200, "application/json", BodyExt::boxed_unsync(StreamBody::new(frames)))

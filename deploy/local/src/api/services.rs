@@ -57,8 +57,42 @@ fn uses_node_ports(service: &Value) -> bool {
     matches!(text(service, &["spec", "type"]), "NodePort" | "LoadBalancer")
 }
 
+/// A Service with the addresses and node ports it would get, for the webhooks that judge it. Nothing is taken yet.
+pub fn proposed(
+    server: &Server,
+    resource: &Resource,
+    service: &Value,
+    old: Option<&Value>,
+) -> Result<Option<Value>, ApiError> {
+    if !resource.is("", "services") {
+        return Ok(None);
+    }
+    let mut proposed = service.clone();
+    allocate(server, resource, &mut proposed, old, false)?;
+    Ok(Some(proposed))
+}
+
+/// Gives a Service what was proposed, or something else if somebody took that meanwhile.
+pub fn settle(
+    server: &Server,
+    resource: &Resource,
+    service: &mut Value,
+    proposed: Option<Value>,
+    old: Option<&Value>,
+    dry: bool,
+) -> Result<(), ApiError> {
+    let Some(mut proposed) = proposed.filter(|_| !dry) else {
+        return allocate(server, resource, service, old, dry);
+    };
+    if allocate(server, resource, &mut proposed, old, dry).is_ok() {
+        *service = proposed;
+        return Ok(());
+    }
+    allocate(server, resource, service, old, dry)
+}
+
 /// Gives a Service its address and node ports. With `dry` the address shown is the first of the range, as nothing is taken.
-pub fn allocate(
+fn allocate(
     server: &Server,
     resource: &Resource,
     service: &mut Value,

@@ -103,7 +103,8 @@ impl Writing<'_> {
         validation::check(&resource, &object, None)?;
         services::check_wishes(self.server, &resource, &object)?;
         rbac::check_escalation(self.server, self.user, self.target, &object)?;
-        admission::validate(self, Operation::Create, "", Some(&object), None).await?;
+        let shown = services::proposed(self.server, &resource, &object, None)?;
+        admission::validate(self, Operation::Create, "", Some(shown.as_ref().unwrap_or(&object)), None).await?;
         let object_name = name(&object).to_owned();
         let key = self.key(&object_name);
         if let Some(existing) = self.server.database.get(&resource.storage, &key) {
@@ -111,7 +112,7 @@ impl Writing<'_> {
         }
         let result = {
             let _addresses = services::lock_for(self.server, &resource);
-            services::allocate(self.server, &resource, &mut object, None, self.options.dry_run)?;
+            services::settle(self.server, &resource, &mut object, shown, None, self.options.dry_run)?;
             if self.options.dry_run {
                 return Ok(object);
             }
@@ -211,9 +212,11 @@ impl Writing<'_> {
         validation::check_update(&resource, part, &object, old)?;
         services::check_wishes(self.server, &resource, &object)?;
         rbac::check_escalation(self.server, self.user, self.target, &object)?;
-        admission::validate(self, Operation::Update, part.name(), Some(&object), Some(old)).await?;
+        let shown = services::proposed(self.server, &resource, &object, Some(old))?;
+        let seen = shown.as_ref().unwrap_or(&object);
+        admission::validate(self, Operation::Update, part.name(), Some(seen), Some(old)).await?;
         let _addresses = services::lock_for(self.server, &resource);
-        services::allocate(self.server, &resource, &mut object, Some(old), self.options.dry_run)?;
+        services::settle(self.server, &resource, &mut object, shown, Some(old), self.options.dry_run)?;
         if self.options.dry_run {
             return Ok(Some(object));
         }

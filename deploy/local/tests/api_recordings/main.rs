@@ -17,6 +17,7 @@ mod watches;
 mod webhooks;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use exclusions::Exclusions;
 use futures::StreamExt;
@@ -24,6 +25,9 @@ use serde_json::Value;
 
 /// So many cases are run at once, each with a server of its own.
 const AT_ONCE: usize = 8;
+
+/// A case that takes longer waits for something that doesn't come.
+const AT_MOST: Duration = Duration::from_mins(1);
 
 /// What came of one case.
 #[derive(Default)]
@@ -37,6 +41,11 @@ impl Outcome {
     /// Of a case that is not run.
     pub fn left_out(exchanges: usize) -> Self {
         Self { exchanges, excluded: exchanges, problems: Vec::new() }
+    }
+
+    fn unfinished(name: &str) -> Self {
+        let problems = vec![format!("{name} did not end within {AT_MOST:?}")];
+        Self { exchanges: 1, excluded: 0, problems }
     }
 
     /// Of a case that is compared as a whole.
@@ -101,7 +110,11 @@ async fn recorded_cases_are_answered_as_by_a_real_server() {
     let mut running = futures::stream::iter(cases)
         .map(|case| {
             let own = exclusions.of(name(&case));
-            async move { (name(&case).to_owned(), run_case(case, own).await) }
+            async move {
+                let name = name(&case).to_owned();
+                let outcome = tokio::time::timeout(AT_MOST, run_case(case, own)).await;
+                (name.clone(), outcome.unwrap_or_else(|_| Outcome::unfinished(&name)))
+            }
         })
         .buffer_unordered(AT_ONCE);
     let (mut all, mut groups) = (Sum::default(), BTreeMap::<String, Sum>::new());

@@ -21,7 +21,7 @@ fn manifest(says: &str, replicas: i32) -> String {
         "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}});
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
         "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": PORT}]}});
-    format!("{deployment}\n---\n{service}\n")
+    json!({"apiVersion": "v1", "kind": "List", "items": [deployment, service]}).to_string()
 }
 
 fn rolled_out(kubectl: &Kubectl, what: &str) {

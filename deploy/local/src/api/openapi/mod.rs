@@ -1,6 +1,7 @@
 //! OpenAPI v3, as much of it as kubectl needs: the schemas of all kinds, and which parameters a PATCH takes.
 
 mod builtin;
+pub mod second;
 
 use serde_json::{Map, Value, json};
 
