@@ -52,6 +52,19 @@ pub struct PodStats {
     pub inbound_without_proxy: u64,
 }
 
+impl std::ops::AddAssign for PodStats {
+    fn add_assign(&mut self, other: Self) {
+        self.outbound_redirected += other.outbound_redirected;
+        self.outbound_excluded += other.outbound_excluded;
+        self.outbound_exempt += other.outbound_exempt;
+        self.outbound_without_proxy += other.outbound_without_proxy;
+        self.destinations_answered += other.destinations_answered;
+        self.inbound_steered += other.inbound_steered;
+        self.inbound_excluded += other.inbound_excluded;
+        self.inbound_without_proxy += other.inbound_without_proxy;
+    }
+}
+
 impl std::fmt::Debug for PodAttachment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PodAttachment").field("netns_cookie", &self.netns).finish_non_exhaustive()
@@ -128,11 +141,6 @@ impl PodAttachment {
 
     fn find_listeners(&self, proxy: &Cgroup) -> Result<(), InterceptError> {
         find_listeners(&self.shared, self.netns, proxy)
-    }
-
-    /// Whether the pod's cgroup and namespace still exist.
-    pub fn alive(&self) -> bool {
-        self.shared.pins(self.netns).alive().unwrap_or(true)
     }
 
     /// Ends the interception, whichever way the interceptor was made.

@@ -39,6 +39,14 @@ pub(crate) fn mount_point() -> Result<PathBuf, InterceptError> {
     mount_point_in(&mounts).ok_or(InterceptError::NoCgroup2)
 }
 
+/// The cgroup v2 hierarchy at `given`, or below it on machines with both versions.
+pub(crate) fn hierarchy_at(given: &Path) -> Result<PathBuf, InterceptError> {
+    match Cgroup::open(given) {
+        Ok(cgroup) => Ok(cgroup.path),
+        Err(refused) => Cgroup::open(&given.join("unified")).map(|cgroup| cgroup.path).map_err(|_| refused),
+    }
+}
+
 fn mount_point_in(mounts: &str) -> Option<PathBuf> {
     mounts.lines().find_map(|line| {
         let mut fields = line.split(' ');

@@ -58,6 +58,12 @@ pub enum InterceptError {
     /// A program could not be attached, detached or replaced.
     #[error("eBPF program {program} cannot be {done} ({source})")]
     Link { program: &'static str, done: &'static str, source: io::Error },
+    /// The rules of nf_tables were refused.
+    #[error(
+        "setting nf_tables rules ({source}): the kernel needs CONFIG_NF_TABLES_INET, NFT_NAT, NFT_REDIR and NFT_SOCKET (with \
+         cgroup v2, Linux 5.13), and the caller CAP_NET_ADMIN"
+    )]
+    Nftables { source: io::Error },
     /// A table is full.
     #[error("no room for more {what}: at most {limit} on one node")]
     TableFull { what: &'static str, limit: u32 },
@@ -149,6 +155,13 @@ impl InterceptError {
             return Self::NoDescriptors { what: format!("looking at the processes of {}", cgroup.display()) };
         }
         Self::Listeners { cgroup: cgroup.to_owned(), source }
+    }
+
+    pub(crate) fn nft(source: io::Error) -> Self {
+        match source.raw_os_error() {
+            Some(libc::EPERM) => Self::NotPermitted { what: "setting nf_tables rules".into(), source },
+            _ => Self::Nftables { source },
+        }
     }
 
     pub(crate) fn map(table: &'static str, source: MapError) -> Self {

@@ -25,6 +25,7 @@
 
 #[path = "../programs/src/abi.rs"]
 mod abi;
+pub mod agent;
 mod attachment;
 mod bpffs;
 mod cgroup;
@@ -32,7 +33,9 @@ pub mod cli;
 mod error;
 mod interceptor;
 mod listeners;
+mod mechanism;
 mod netns;
+mod nft;
 mod objects;
 mod pins;
 mod probe;
@@ -43,7 +46,9 @@ mod tables;
 pub use attachment::{PodAttachment, PodStats};
 pub use error::InterceptError;
 pub use interceptor::{Interceptor, PodSpec};
-pub use probe::{Feature, FeatureTable, probe};
+pub use mechanism::{Attached, Mechanism};
+pub use nft::NftAttachment;
+pub use probe::{Feature, FeatureTable, For, probe};
 pub use rules::{
     INBOUND_PORT_EXCLUSION_LIST, OUTBOUND_IP_RANGE_EXCLUSION_LIST, OUTBOUND_IP_RANGE_INCLUSION_LIST,
     OUTBOUND_PORT_EXCLUSION_LIST, Rules, RulesError,

@@ -5,7 +5,7 @@ use crate::{
     cgroup,
     error::{InterceptError, chain},
     interceptor::{load_inbound, loader, program},
-    netns, objects,
+    netns, nft, objects,
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -19,10 +19,21 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
+/// Which mechanism needs a feature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum For {
+    Both,
+    Ebpf,
+    Nftables,
+}
+
 /// One thing interception needs of the kernel.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Feature {
+    /// By which mechanism.
+    pub mechanism: For,
     /// What it is.
     pub name: &'static str,
     /// What does not work without it.
@@ -40,20 +51,46 @@ pub struct FeatureTable {
 }
 
 impl FeatureTable {
-    /// Whether pods can be intercepted here.
+    /// Whether pods can be intercepted here with eBPF.
     pub fn complete(&self) -> bool {
-        self.features.iter().all(|feature| feature.missing.is_none())
+        self.missing_for_ebpf().is_none()
+    }
+
+    /// What eBPF needs and this machine lacks.
+    pub fn missing_for_ebpf(&self) -> Option<String> {
+        self.missing(For::Ebpf)
+    }
+
+    /// What the fallback needs and this machine lacks.
+    pub fn missing_for_nftables(&self) -> Option<String> {
+        self.missing(For::Nftables)
+    }
+
+    fn missing(&self, mechanism: For) -> Option<String> {
+        let needed = self.features.iter().filter(|feature| [For::Both, mechanism].contains(&feature.mechanism));
+        let missing: Vec<&str> = needed.filter(|f| f.missing.is_some()).map(|feature| feature.name).collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
     }
 }
 
 impl fmt::Display for FeatureTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<30} {:<6} {:<44} HERE", "FEATURE", "LINUX", "NEEDED FOR")?;
+        writeln!(f, "{:<9} {:<30} {:<6} {:<44} HERE", "FOR", "FEATURE", "LINUX", "NEEDED FOR")?;
         for feature in &self.features {
             let here = feature.missing.as_deref().map_or_else(|| "yes".to_owned(), |why| format!("no: {why}"));
-            writeln!(f, "{:<30} {:<6} {:<44} {here}", feature.name, feature.since, feature.needed_for)?;
+            let mechanism = match feature.mechanism {
+                For::Both => "both",
+                For::Ebpf => "ebpf",
+                For::Nftables => "nftables",
+            };
+            writeln!(f, "{mechanism:<9} {:<30} {:<6} {:<44} {here}", feature.name, feature.since, feature.needed_for)?;
         }
-        Ok(())
+        let used = match (self.missing_for_ebpf(), self.missing_for_nftables()) {
+            (None, _) => "ebpf".to_owned(),
+            (Some(missing), None) => format!("nftables, because eBPF needs {missing}"),
+            (Some(_), Some(_)) => "not at all".to_owned(),
+        };
+        writeln!(f, "\nPods are intercepted by: {used}")
     }
 }
 
@@ -62,7 +99,17 @@ impl fmt::Display for FeatureTable {
 pub fn probe() -> FeatureTable {
     let mut table = FeatureTable { features: Vec::new() };
     let scratch = ScratchCgroup::new();
-    table.add("cgroup v2", "telling pods and their proxies apart", "4.5", scratch.as_ref().map(|_| ()).map_err(text));
+    table.push(
+        For::Both,
+        "cgroup v2",
+        "telling pods and their proxies apart",
+        "4.5",
+        scratch.as_ref().map(|_| ()).map_err(text),
+    );
+    if let Ok(scratch) = &scratch {
+        let tried = nft::try_out(&scratch.path).map_err(|e| text(&e));
+        table.push(For::Nftables, "nf_tables with NAT and cgroups", "the fallback", "5.13", tried);
+    }
     let bpffs = Bpffs::private();
     table.add("bpf file system", "sharing tables between programs", "5.2", bpffs.as_ref().map(|_| ()).map_err(text));
     let (Ok(scratch), Ok(bpffs)) = (scratch, bpffs) else { return table };
@@ -91,7 +138,18 @@ pub fn probe() -> FeatureTable {
 
 impl FeatureTable {
     fn add(&mut self, name: &'static str, needed_for: &'static str, since: &'static str, tried: Result<(), String>) {
-        self.features.push(Feature { name, needed_for, since, missing: tried.err() });
+        self.push(For::Ebpf, name, needed_for, since, tried);
+    }
+
+    fn push(
+        &mut self,
+        mechanism: For,
+        name: &'static str,
+        needed_for: &'static str,
+        since: &'static str,
+        tried: Result<(), String>,
+    ) {
+        self.features.push(Feature { mechanism, name, needed_for, since, missing: tried.err() });
     }
 }
 

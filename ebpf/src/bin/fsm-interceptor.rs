@@ -11,7 +11,6 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     match fsm_ebpf::cli::main(Cli::parse().args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

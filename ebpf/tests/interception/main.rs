@@ -4,8 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod agent;
+mod both;
 mod inbound;
 mod lifecycle;
+mod node;
 mod outbound;
 mod persistence;
 mod world;

@@ -2,7 +2,7 @@
 
 use crate::{
     outbound::original_destination,
-    world::{Cgroups, PEER, World, accept_from, at, new_netns, world},
+    world::{Cgroups, PEER, World, accept_from, at, eventually, new_netns, world},
 };
 use fsm_ebpf::{InterceptError, Interceptor, OUTBOUND_PORT, PodSpec, Rules};
 use nix::{
@@ -17,7 +17,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering},
-    time::{Duration, Instant},
 };
 
 /// Tells the test binary to be a node's agent; the values are what it is to attach.
@@ -211,7 +210,7 @@ fn pods_that_ended_while_no_agent_ran_are_swept() {
 
     let interceptor = Interceptor::open(folder.path()).unwrap();
     assert!(interceptor.table_entries() > 0);
-    assert_eq!(interceptor.sweep().unwrap(), 1);
+    eventually("the pod is swept", || interceptor.sweep().unwrap() == 1);
     assert_eq!((interceptor.table_entries(), interceptor.link_ids().unwrap().len()), (0, 0));
 }
 
@@ -224,11 +223,7 @@ fn a_folder_has_one_agent() {
     assert!(matches!(refused, InterceptError::OtherAgent { .. }), "{refused}");
     drop(interceptor);
     // A process that is being started by a test beside this one may hold the lock for a moment.
-    let patience = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = Interceptor::open(folder.path()) {
-        assert!(Instant::now() < patience, "{error}");
-        std::thread::yield_now();
-    }
+    eventually("the folder is free", || Interceptor::open(folder.path()).is_ok());
 }
 
 #[test]
@@ -272,16 +267,15 @@ fn a_thousand_pods_come_and_go_without_a_trace() {
             cgroups.remove().unwrap();
             drop(netns);
         }
-        assert_eq!(interceptor.sweep().unwrap(), 100);
+        let mut swept = 0;
+        eventually("all pods that ended are swept", || {
+            swept += interceptor.sweep().unwrap();
+            swept == 100
+        });
         assert_eq!(interceptor.table_entries(), 0);
         assert!(interceptor.link_ids().unwrap().is_empty());
     }
-    // The kernel frees links some moments after they are let go.
-    let patience = Instant::now() + Duration::from_secs(10);
-    while !ever.is_disjoint(&links_in_kernel()) {
-        assert!(Instant::now() < patience, "links stay behind");
-        std::thread::yield_now();
-    }
+    eventually("no links stay behind", || ever.is_disjoint(&links_in_kernel()));
 }
 
 fn links_in_kernel() -> BTreeSet<u32> {

@@ -22,6 +22,11 @@ pub const PEER: &str = "10.99.0.3";
 pub const PEER_FAR: &str = "10.99.7.3";
 pub const PEER6: &str = "fd99::3";
 
+/// The pod's id, as its cgroup's name has it, and the names of its proxy's cgroups.
+pub const UID: &str = "6c1d";
+pub const PROXY: &str = "proxy";
+pub const NEXT_PROXY: &str = "restarted";
+
 pub fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), port)
 }
@@ -51,8 +56,8 @@ pub fn world() -> Option<World> {
         return None;
     }
     let features = FEATURES.get_or_init(fsm_ebpf::probe);
-    if let Some(missing) = features.features.iter().find(|feature| feature.missing.is_some()) {
-        println!("skipped: needs {} ({})", missing.name, missing.missing.as_deref().unwrap_or_default());
+    if let Some(missing) = features.missing_for_ebpf() {
+        println!("skipped: needs {missing} (see fsm-interceptor probe)");
         return None;
     }
     let (pod_netns, peer_netns) = (new_netns(), new_netns());
@@ -82,6 +87,15 @@ impl World {
     pub fn intercept(&self, rules: Rules) -> PodAttachment {
         static SHARED: OnceLock<Interceptor> = OnceLock::new();
         SHARED.get_or_init(|| Interceptor::load().unwrap()).attach(&self.spec(rules, true)).unwrap()
+    }
+}
+
+/// Waits for what the kernel does some moments later.
+pub fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now() + crate::agent::PATIENCE;
+    while !happened() {
+        assert!(std::time::Instant::now() < patience, "{what}");
+        std::thread::yield_now();
     }
 }
 
@@ -116,21 +130,26 @@ impl Cgroups {
         cgroups
     }
 
+    /// What stands for the root of a node's hierarchy.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub fn pod(&self) -> PathBuf {
-        self.root.join("pod")
+        self.root.join(format!("pod{UID}"))
     }
 
     pub fn app(&self) -> PathBuf {
-        self.root.join("pod/app")
+        self.pod().join("app")
     }
 
     pub fn proxy(&self) -> PathBuf {
-        self.root.join("pod/proxy")
+        self.pod().join(PROXY)
     }
 
     /// Where the proxy runs after a restart.
     pub fn next_proxy(&self) -> PathBuf {
-        self.root.join("pod/next-proxy")
+        self.pod().join(NEXT_PROXY)
     }
 
     pub fn outside(&self) -> PathBuf {
