@@ -20,7 +20,7 @@ use crate::stream::reset;
 use crate::tls::established_peer;
 
 pub use allowed::Allowed;
-pub use capture::{Captures, refuse};
+pub use capture::{Captures, READY_PORT, connection as captured};
 use http::Inbound;
 
 /// Another proxy, on one connection.

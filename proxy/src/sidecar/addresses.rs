@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Bound;
+use crate::inbound::READY_PORT;
 
 /// Mesh traffic from other proxies.
 pub const MESH_PORT: u16 = 15008;
@@ -13,8 +14,8 @@ const METRICS_PORT: u16 = 15010;
 const PROBE_PORTS: [u16; 4] = [15901, 15902, 15903, 15904];
 
 /// Every port that a sidecar uses in its pod.
-pub const OWN_PORTS: [u16; 9] =
-    [ADMIN_PORT, OUTBOUND_PORT, CAPTURE_PORT, MESH_PORT, METRICS_PORT, 15901, 15902, 15903, 15904];
+pub const OWN_PORTS: [u16; 10] =
+    [ADMIN_PORT, OUTBOUND_PORT, CAPTURE_PORT, MESH_PORT, METRICS_PORT, 15901, 15902, 15903, 15904, READY_PORT];
 
 /// What a sidecar listens on. An IPv6 address may be left out by a host without IPv6 if an IPv4 one comes before it.
 #[derive(Clone, Debug, PartialEq, Eq)]

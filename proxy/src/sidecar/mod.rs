@@ -114,7 +114,7 @@ impl Sidecar {
         serve(&context, outbound, move |context, accepted| outbound::connection(context, original_dst, accepted));
         serve(&context, mesh, inbound::connection);
         let captures = Arc::new(inbound::Captures::default());
-        serve(&context, capture, move |context, accepted| inbound::refuse(context, Arc::clone(&captures), accepted));
+        serve(&context, capture, move |context, accepted| inbound::captured(context, Arc::clone(&captures), accepted));
         serve(&context, metrics, metrics::serve::connection);
         serve(&context, probes, probe::connection);
         tokio::spawn(keep(Arc::downgrade(&context)));

@@ -39,9 +39,10 @@ pub fn container(
         "restartPolicy": "Always",
         "env": environment(mesh, pod),
         "ports": ports(relays),
-        // Ready when it has a certificate and a configuration: then the next containers start.
+        // Ready when it has a certificate and a configuration, and when the pod is intercepted: nobody listens on this port,
+        // the probe is answered only if it is captured. Then the next containers start.
         "startupProbe": {
-            "httpGet": {"path": "/fsm-ready", "port": 15902},
+            "httpGet": {"path": "/fsm-ready", "port": 15905},
             "periodSeconds": 1,
             "timeoutSeconds": 1,
             "failureThreshold": 120,

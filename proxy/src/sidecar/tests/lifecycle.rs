@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use super::app::{self, describe};
 use super::client::{collect, connect1, fetch, get};
 use super::mesh::{CLIENT, Mesh, Resources, SERVER, pod_ip};
+use crate::inbound::READY_PORT;
 use crate::sidecar::{Addresses, Config, Sidecar, Sources};
 
 #[tokio::test]
@@ -174,6 +175,17 @@ async fn probes_are_relayed_and_readiness_needs_certificate_and_configuration() 
     let addresses = Addresses { outbound: any(), capture: any(), mesh: any(), metrics: any(), probes: any() };
     let waiting = Sidecar::start(Config { addresses, ..Config::default() }, Sources::default()).unwrap();
     assert_eq!(fetch(waiting.bound().probes[0], "/fsm-ready").await.status, 503);
+
+    // Through the capture listener, as if steered there from the port that says so.
+    let addresses = Addresses {
+        outbound: any(),
+        capture: vec![SocketAddr::new(pod_ip(), READY_PORT)],
+        mesh: any(),
+        metrics: any(),
+        probes: any(),
+    };
+    let steered = Sidecar::start(Config { addresses, ..Config::default() }, Sources::default()).unwrap();
+    assert_eq!(fetch(steered.bound().capture[0], "/fsm-ready").await.status, 503);
 
     let pair = Mesh::new().pair(app.address, Protocol::Http);
     let probes = pair.server.handle.bound().probes[0];
