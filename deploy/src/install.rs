@@ -21,6 +21,7 @@ const CRDS: &[(&str, &str)] = &[
 ];
 
 const CONTROL_PLANE: &str = include_str!("../charts/fsm/manifests/fsm.yaml");
+const INTERCEPTOR: &str = include_str!("../charts/fsm/manifests/interceptor.yaml");
 
 /// Install the control plane into the cluster of the current kubeconfig.
 #[derive(Clone, Debug, Parser)]
@@ -43,6 +44,15 @@ pub struct InstallArgs {
     /// Image of the controller.
     #[arg(long, default_value = "flomesh/fsm-controller:latest")]
     pub image: String,
+    /// Run an agent on each node that intercepts pods. Without it, something else must.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub interceptor: bool,
+    /// Image of the agent.
+    #[arg(long, default_value = "flomesh/fsm-interceptor:latest")]
+    pub interceptor_image: String,
+    /// Let a pod's connections go direct while its proxy does not listen, instead of refusing them.
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set)]
+    pub interception_fail_open: bool,
     /// Keep the event log in this folder of the node (default: in the pod, and gone with it).
     #[arg(long)]
     pub log_host_path: Option<PathBuf>,
@@ -96,6 +106,7 @@ pub async fn run_uninstall(args: UninstallArgs) -> anyhow::Result<()> {
     let install = InstallArgs { mesh_name, fsm_namespace, ..InstallArgs::default() };
     let mut applier = Applier::new(client);
     applier.delete(&webhooks(&install.mesh_name)?).await?;
+    applier.delete(&interceptor(&install)?).await?;
     applier.delete(&control_plane(&install)?).await?;
     if delete_cluster_wide_resources {
         applier.delete(&crds()?).await?;
@@ -114,6 +125,9 @@ pub async fn install(client: &Client, args: &InstallArgs) -> anyhow::Result<()> 
     let mut applier = Applier::new(client.clone());
     applier.apply(&crds()?).await?;
     applier.apply(&control_plane(args)?).await?;
+    if args.interceptor {
+        applier.apply(&interceptor(args)?).await?;
+    }
     let timeout = Duration::from_secs(args.timeout_seconds);
     wait_for_deployment(client, &args.fsm_namespace, "fsm-controller", timeout).await
 }
@@ -152,6 +166,24 @@ fn control_plane(args: &InstallArgs) -> anyhow::Result<Vec<DynamicObject>> {
     parse_manifest("the control plane's manifest", &text)
 }
 
+fn interceptor(args: &InstallArgs) -> anyhow::Result<Vec<DynamicObject>> {
+    let mut arguments = vec!["run", "--cgroup-root=/host/cgroup", "--fsm-config-name=fsm-mesh-config"];
+    let namespace = format!("--fsm-namespace={}", args.fsm_namespace);
+    arguments.push(&namespace);
+    if args.interception_fail_open {
+        arguments.push("--fail-open");
+    }
+    let text = [
+        ("${NAMESPACE}", args.fsm_namespace.clone()),
+        ("${MESH}", args.mesh_name.clone()),
+        ("${INTERCEPTOR_IMAGE}", serde_json::json!(args.interceptor_image).to_string()),
+        ("${INTERCEPTOR_ARGS}", serde_json::json!(arguments).to_string()),
+    ]
+    .into_iter()
+    .fold(INTERCEPTOR.to_owned(), |text, (key, value)| text.replace(key, &value));
+    parse_manifest("the interceptor's manifest", &text)
+}
+
 /// The webhook configurations that the controller made for itself.
 fn webhooks(mesh_name: &str) -> anyhow::Result<Vec<DynamicObject>> {
     let object = |kind: &str, name: String| {
@@ -167,7 +199,7 @@ fn webhooks(mesh_name: &str) -> anyhow::Result<Vec<DynamicObject>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{InstallArgs, control_plane, crds};
+    use super::{InstallArgs, control_plane, crds, interceptor};
 
     #[test]
     fn every_placeholder_is_filled_in() {
@@ -177,6 +209,21 @@ mod tests {
         assert!(!text.contains("${"), "{text}");
         assert!(text.contains(r#""hostPath":{"path":"/var/lib/fsm","type":"DirectoryOrCreate"}"#), "{text}");
         assert_eq!(objects.len(), 10);
+    }
+
+    #[test]
+    fn the_interceptor_runs_on_every_node_as_it_is_asked_to() {
+        let arguments = |args: &InstallArgs| {
+            let objects = interceptor(args).unwrap();
+            let text = serde_json::to_string(&objects).unwrap();
+            assert!(!text.contains("${"), "{text}");
+            let daemon_set = objects.iter().find(|object| object.types.as_ref().unwrap().kind == "DaemonSet").unwrap();
+            daemon_set.data["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+        };
+        let closed = InstallArgs { fsm_namespace: "mesh".into(), ..InstallArgs::default() };
+        assert!(arguments(&closed).contains("--fsm-namespace=mesh"));
+        assert!(!arguments(&closed).contains("--fail-open"));
+        assert!(arguments(&InstallArgs { interception_fail_open: true, ..closed }).contains("--fail-open"));
     }
 
     #[test]

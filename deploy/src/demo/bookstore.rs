@@ -294,6 +294,7 @@ fn interceptable() -> anyhow::Result<()> {
     let missing: Vec<String> = fsm_ebpf::probe()
         .features
         .iter()
+        .filter(|feature| feature.mechanism != fsm_ebpf::For::Nftables)
         .filter_map(|feature| {
             let why = feature.missing.as_ref()?;
             Some(format!("{} (Linux {}, for {}): {why}", feature.name, feature.since, feature.needed_for))

@@ -28,6 +28,8 @@ fn labels(node_name: &str, index: u8) -> BTreeMap<String, String> {
         ("kubernetes.io/os", "linux"),
         ("kubernetes.io/arch", arch),
         ("topology.kubernetes.io/region", "local"),
+        // `fsm install` puts no agent here: this node intercepts its pods itself.
+        ("flomesh.io/interception", "built-in"),
         (ZONE, zone),
     ];
     if index == 0 {
