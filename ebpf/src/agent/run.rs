@@ -64,9 +64,11 @@ pub async fn run(options: Options) -> Result<()> {
     let client = Client::try_default().await.context("no Kubernetes API: run in a pod, or set KUBECONFIG")?;
     let health = Arc::new(Health::default());
     let served = serve(options.listen, Arc::clone(&health)).await?;
-    let node_netns = File::open("/proc/1/ns/net")
-        .and_then(|file| netns_number(&file))
-        .context("cannot tell the node's network from its pods': run with hostPID and CAP_SYS_PTRACE")?;
+    // A second safeguard: pods that say they use the node's network are left alone anyway.
+    let node_netns = File::open("/proc/1/ns/net").and_then(|file| netns_number(&file)).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the node's own network cannot be told from a pod's: run with hostPID and CAP_SYS_PTRACE");
+        0
+    });
     let settings = Settings { cgroup_root, fail_closed: options.fail_closed, node_netns };
     let node = Node::new(mechanism.clone(), settings);
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
