@@ -31,6 +31,8 @@ mod bpffs;
 mod cgroup;
 pub mod cli;
 mod error;
+#[cfg(test)]
+mod inbound_tests;
 mod interceptor;
 mod listeners;
 mod mechanism;

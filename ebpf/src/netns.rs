@@ -39,13 +39,21 @@ pub(crate) fn cookie(netns: BorrowedFd<'_>) -> Result<u64, InterceptError> {
     })
 }
 
-#[expect(unsafe_code, reason = "no wrapper knows SO_NETNS_COOKIE")]
 pub(crate) fn socket_netns_cookie(socket: i32) -> io::Result<u64> {
+    cookie_option(socket, libc::SO_NETNS_COOKIE)
+}
+
+/// The socket's own cookie.
+#[cfg(test)]
+pub(crate) fn socket_cookie(socket: i32) -> io::Result<u64> {
+    cookie_option(socket, libc::SO_COOKIE)
+}
+
+#[expect(unsafe_code, reason = "no wrapper knows these options")]
+fn cookie_option(socket: i32, option: i32) -> io::Result<u64> {
     let (mut cookie, mut size) = (0u64, size_of::<u64>() as libc::socklen_t);
     // SAFETY: the kernel writes at most `size` bytes to `cookie`.
-    let result = unsafe {
-        libc::getsockopt(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut size)
-    };
+    let result = unsafe { libc::getsockopt(socket, libc::SOL_SOCKET, option, (&raw mut cookie).cast(), &raw mut size) };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 

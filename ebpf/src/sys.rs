@@ -121,6 +121,31 @@ impl AsFd for Link {
     }
 }
 
+/// Runs a program once on a context made up for it (`BPF_PROG_TEST_RUN`), and gives what it returned; the context is
+/// afterwards as the program left it.
+#[cfg(test)]
+pub(crate) fn test_run(program: BorrowedFd<'_>, context: &mut [u64]) -> io::Result<u32> {
+    const PROG_TEST_RUN: i32 = 10;
+    #[repr(C)]
+    #[derive(Default)]
+    struct Attr {
+        program: u32,
+        returned: u32,
+        data_size: [u32; 2],
+        data: [u64; 2],
+        repeat: u32,
+        duration: u32,
+        context_size: [u32; 2],
+        context: [u64; 2],
+    }
+    let (size, address) = (size_of_val(context) as u32, context.as_mut_ptr() as u64);
+    let program = program.as_raw_fd() as u32;
+    let mut attr = Attr { program, repeat: 1, context_size: [size; 2], context: [address; 2], ..Attr::default() };
+    // SAFETY: as in `bpf`; the kernel also writes to the structure and to the context, which are ours alone meanwhile.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut attr, size_of::<Attr>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(attr.returned) }
+}
+
 /// The two 32-bit fields that share an aligned word, in their order in memory.
 fn halves(word: u64) -> (u32, u32) {
     let bytes = word.to_ne_bytes();
