@@ -11,13 +11,13 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<{ MAX_BODY_BYTES as usiz
     bincode::config::standard().with_limit();
 
 /// One record. Its seq follows from its place in the frame.
-#[derive(bincode::Encode, bincode::Decode)]
-struct StoredRecord {
+#[derive(bincode::Encode, bincode::BorrowDecode)]
+struct StoredRecord<'a> {
     /// Microseconds since the frame's first record.
     after_first_us: u64,
-    topic: String,
-    key: String,
-    body: Vec<u8>,
+    topic: &'a str,
+    key: &'a str,
+    body: &'a [u8],
     trace: Option<StoredTrace>,
 }
 
@@ -37,9 +37,9 @@ pub(super) fn encode(records: &[Record], first_time: Timestamp) -> Result<Vec<u8
                 .0
                 .checked_sub(first_time.0)
                 .ok_or(FrameError::Header("the times of its records go back"))?,
-            topic: record.entry.topic.clone(),
-            key: record.entry.key.clone(),
-            body: record.entry.body.clone(),
+            topic: &record.entry.topic,
+            key: &record.entry.key,
+            body: &record.entry.body,
             trace: stored_trace(&record.entry.trace),
         };
         bincode::encode_into_std_write(stored, &mut body, CONFIG)
@@ -54,8 +54,8 @@ pub(super) fn decode(body: &[u8], header: &FrameHeader) -> Result<Arc<[Record]>,
     let mut rest = body;
     let mut time = header.first_time;
     for place in 0..u64::from(header.count) {
-        let (stored, read): (StoredRecord, usize) =
-            bincode::decode_from_slice(rest, CONFIG).map_err(|error| FrameError::Records(error.to_string()))?;
+        let (stored, read): (StoredRecord<'_>, usize) =
+            bincode::borrow_decode_from_slice(rest, CONFIG).map_err(|error| FrameError::Records(error.to_string()))?;
         rest = &rest[read..];
         let next = header
             .first_time
@@ -79,9 +79,9 @@ fn stored_trace(trace: &TraceContext) -> Option<StoredTrace> {
     (*trace != TraceContext::default()).then_some(StoredTrace { trace_id, span_id, flags })
 }
 
-fn entry(stored: StoredRecord) -> Entry {
+fn entry(stored: StoredRecord<'_>) -> Entry {
     let trace = stored.trace.map_or_else(TraceContext::default, |StoredTrace { trace_id, span_id, flags }| {
         TraceContext { trace_id, span_id, flags }
     });
-    Entry { topic: stored.topic, key: stored.key, body: stored.body, trace }
+    Entry { topic: stored.topic.to_owned(), key: stored.key.to_owned(), body: stored.body.to_owned(), trace }
 }

@@ -2,28 +2,49 @@
 
 use std::sync::{Arc, Weak};
 
-use futures::StreamExt;
-use futures::stream;
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::watch;
 
 use super::store::Store;
 use crate::{Error, RecordBatch, Records, Seq, Timestamp};
 
+/// Unpacked records are handed over to the reader's thread about so many bytes at a time: little enough to stay in a processor's cache.
+const HANDED_OVER_BYTES: usize = 256 << 10;
+/// And so many frames at most: who asks for many gets many.
+const HANDED_OVER_FRAMES: usize = 256;
+
+/// Where a reader has got to in what was there when it began.
+struct Reading {
+    store: Arc<Store>,
+    next: Seq,
+    /// How many frames to unpack the next time: one at first, as many readers want one record only.
+    frames: usize,
+}
+
 pub(super) fn read(store: &Arc<Store>, from: Seq) -> Records {
     let upto = store.last();
-    let start = store.start(from).map(|next| (Arc::clone(store), next));
+    let start = store.start(from).map(|next| Reading { store: Arc::clone(store), next, frames: 1 });
     stream::try_unfold(start, move |state| async move {
-        let (store, next) = state?;
-        if next > upto {
-            return Ok(None);
-        }
-        let batch = Store::in_background(&store, move |store| store.batch(next, upto)).await?;
-        Ok(batch.map(|batch| {
-            let next = after(&batch);
-            (batch, Ok((store, next)))
+        let mut reading = state?;
+        let (next, frames) = (reading.next, reading.frames);
+        let unpacked = Store::in_background(&reading.store, move |store| store.batches(next, upto, frames)).await?;
+        Ok::<_, Error>(unpacked.batches.last().map(after).map(|next| {
+            reading.next = next;
+            reading.frames = (frames * 2).min(HANDED_OVER_FRAMES);
+            // What is good is handed out before an error that comes after it.
+            let state = unpacked.error.map_or(Ok(reading), Err);
+            (stream::iter(unpacked.batches.into_iter().map(Ok)), state)
         }))
     })
+    .try_flatten()
     .boxed()
+}
+
+/// Some batches in a row, and why there are no more of them if that is an error.
+#[derive(Default)]
+struct Unpacked {
+    batches: Vec<RecordBatch>,
+    error: Option<Error>,
 }
 
 /// Where a tail has got to. It does not keep the log open while it waits.
@@ -64,6 +85,27 @@ impl Store {
             from if from < first => Err(Error::Compacted { from, first }),
             from => Ok(from),
         }
+    }
+
+    /// The records from `from` to `upto` of the next frames. It is an error only if there is one before the first of them.
+    fn batches(&self, from: Seq, upto: Seq, frames: usize) -> Result<Unpacked, Error> {
+        let (mut next, mut bytes, mut unpacked) = (from, 0, Unpacked::default());
+        while next <= upto && bytes < HANDED_OVER_BYTES && unpacked.batches.len() < frames {
+            match self.batch(next, upto) {
+                Ok(Some(batch)) => {
+                    next = after(&batch);
+                    bytes += batch.iter().map(|record| record.entry.body.len()).sum::<usize>();
+                    unpacked.batches.push(batch);
+                }
+                Ok(None) => break,
+                Err(error) if unpacked.batches.is_empty() => return Err(error),
+                Err(error) => {
+                    unpacked.error = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(unpacked)
     }
 
     /// The records from `from` to `upto` of the first frame that has any.
