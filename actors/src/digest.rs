@@ -1,5 +1,6 @@
 //! Digests of sets that follow their changes, so that a state digest costs nothing when it is due.
 
+mod hash;
 mod map;
 
 use fsm_proxy_config::Digest;

@@ -1,6 +1,6 @@
 //! Who refers to whom, so that the cost of a change follows the change.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::delta::{Changed, ChangedByName, Delta};
@@ -29,8 +29,13 @@ impl Relation {
         }
     }
 
-    /// Follows the pods of a slice; tells whether they are others.
-    fn follow_pods(&mut self, name: &ObjectName, before: Option<&Slice>, after: Option<&Slice>) -> bool {
+    /// Follows the pods of a slice; gives those that it has no more, and those that it has now.
+    fn follow_pods<'a>(
+        &mut self,
+        name: &ObjectName,
+        before: Option<&'a Slice>,
+        after: Option<&'a Slice>,
+    ) -> (Vec<&'a ObjectName>, Vec<&'a ObjectName>) {
         let Exchanged { gone, new } = Exchanged::between(before, after);
         let lacks = |slice: Option<&Slice>, pod: &ObjectName| slice.is_none_or(|slice| !slice.has_pod(pod));
         let gone: BTreeSet<&ObjectName> = gone.iter().filter_map(|endpoint| endpoint.pod.as_ref()).collect();
@@ -43,7 +48,7 @@ impl Relation {
         for pod in &new {
             self.replace(name, None, Some(pod));
         }
-        before.is_some() != after.is_some() || !gone.is_empty() || !new.is_empty()
+        (gone, new)
     }
 
     fn update<T>(&mut self, name: &ObjectName, changed: &Changed<T>, keys: impl Fn(&T) -> BTreeSet<ObjectName>) {
@@ -77,49 +82,81 @@ pub struct Index {
     pub targets_by_group: Relation,
     /// TCPRoute to the TrafficTargets with a rule that names it.
     pub targets_by_tcp_route: Relation,
-    /// The service accounts of the pods in an EndpointSlice.
-    accounts_by_slice: PersistentMap<ObjectName, Arc<BTreeSet<Account>>>,
+    /// The service accounts of the pods in an EndpointSlice, and how many pods of each there are.
+    accounts_by_slice: PersistentMap<ObjectName, Arc<BTreeMap<Account, u32>>>,
 }
 
 impl Index {
     /// Follows a delta; `pods` and `slices` are as they are after it. Notes in it behind which services there are others now.
     pub(super) fn follow(&mut self, delta: &mut Delta, pods: &Table<Pod>, slices: &Table<Slice>) {
-        let mut stale: BTreeSet<ObjectName> = BTreeSet::new();
+        for (name, changed) in &delta.pods {
+            let account = |side: &Option<Arc<Pod>>| side.as_ref().map(|pod| pod.account.clone());
+            let (was, is) = (account(&changed.before), account(&changed.after));
+            if was == is {
+                continue;
+            }
+            self.pods_by_account.replace(name, was.as_ref(), is.as_ref());
+            let of_pod: Vec<ObjectName> = self.slices_by_pod.of(name).cloned().collect();
+            for slice in of_pod {
+                if self.recount(&slice, was.as_ref(), is.as_ref())
+                    && let Some(slice) = slices.get(&slice)
+                {
+                    delta.regrouped.insert(slice.service.clone());
+                }
+            }
+        }
         for (name, changed) in &delta.slices {
             let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
-            let others = self.slices_by_pod.follow_pods(name, before, after);
+            let (gone, new) = self.slices_by_pod.follow_pods(name, before, after);
             let service = |slice: Option<&Slice>| slice.map(|slice| slice.service.clone());
             let (was, is) = (service(before), service(after));
             if was != is {
                 self.slices_by_service.replace(name, was.as_ref(), is.as_ref());
                 delta.regrouped.extend(was.into_iter().chain(is));
             }
-            if others {
-                stale.insert(name.clone());
-            }
-        }
-        for (name, changed) in &delta.pods {
-            let account = |side: &Option<Arc<Pod>>| side.as_ref().map(|pod| pod.account.clone());
-            let (was, is) = (account(&changed.before), account(&changed.after));
-            if was != is {
-                self.pods_by_account.replace(name, was.as_ref(), is.as_ref());
-                stale.extend(self.slices_by_pod.of(name).cloned());
-            }
-        }
-        for name in stale {
-            let before = self.accounts_by_slice.get(&name);
-            let Some(slice) = slices.get(&name) else {
-                self.accounts_by_slice.remove(&name);
+            let Some(after) = after else {
+                self.accounts_by_slice.remove(name);
                 continue;
             };
-            let accounts: BTreeSet<&Account> =
-                slice.pods().filter_map(|(pod, _)| Some(&pods.get(pod)?.account)).collect();
-            if before.is_none_or(|before| !before.iter().eq(accounts.iter().copied())) {
-                delta.regrouped.insert(slice.service.clone());
-                self.accounts_by_slice.insert(name, Arc::new(accounts.into_iter().cloned().collect()));
+            let account = |pod: &ObjectName| pods.get(pod).map(|pod| &pod.account);
+            let mut others = false;
+            for pod in new {
+                others |= self.recount(name, None, account(pod));
+            }
+            for pod in gone {
+                others |= self.recount(name, account(pod), None);
+            }
+            if others {
+                delta.regrouped.insert(after.service.clone());
             }
         }
         self.follow_policy(&delta.splits, &delta.targets);
+    }
+
+    /// A pod in a slice was of one account, and is of another now; gives whether the slice has other accounts than before.
+    fn recount(&mut self, slice: &ObjectName, was: Option<&Account>, is: Option<&Account>) -> bool {
+        if was == is {
+            return false;
+        }
+        let mut counts = self.accounts_by_slice.get(slice).cloned().unwrap_or_default();
+        let counted = Arc::make_mut(&mut counts);
+        let mut others = false;
+        if let Some(is) = is {
+            let count = counted.entry(is.clone()).or_insert(0);
+            others |= *count == 0;
+            *count += 1;
+        }
+        if let Some(was) = was
+            && let Some(count) = counted.get_mut(was)
+        {
+            *count -= 1;
+            if *count == 0 {
+                counted.remove(was);
+                others = true;
+            }
+        }
+        self.accounts_by_slice.insert(slice.clone(), counts);
+        others
     }
 
     fn follow_policy(&mut self, splits: &ChangedByName<Split>, targets: &ChangedByName<Target>) {
@@ -139,7 +176,7 @@ impl Index {
     /// The service accounts of the pods behind a service, ready or not.
     pub fn accounts_of_service(&self, service: &ObjectName) -> BTreeSet<&Account> {
         let slices = self.slices_by_service.of(service);
-        slices.filter_map(|slice| self.accounts_by_slice.get(slice)).flat_map(|accounts| accounts.iter()).collect()
+        slices.filter_map(|slice| self.accounts_by_slice.get(slice)).flat_map(|accounts| accounts.keys()).collect()
     }
 }
 

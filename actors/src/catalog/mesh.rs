@@ -28,7 +28,7 @@ impl Mesh {
 
     /// The identity of a service account in this mesh; none while the trust domain isn't known.
     pub fn identity(&self, account: &Account) -> Option<SpiffeId> {
-        SpiffeId::new(&self.started.trust_domain, &account.namespace, &account.name).ok()
+        SpiffeId::new(&self.started.trust_domain, account.namespace(), account.name()).ok()
     }
 
     /// Whether a namespace belongs to this mesh.

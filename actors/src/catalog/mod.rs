@@ -109,7 +109,7 @@ impl Catalog {
 
     /// A namespace by its name.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
-        self.namespaces.find(|its| (its.namespace.as_str(), its.name.as_str()).cmp(&("", name)))
+        self.namespaces.find(|its| (its.namespace(), its.name()).cmp(&("", name)))
     }
 
     /// Namespaces by name.

@@ -60,5 +60,5 @@ impl ObjectsDigest {
 }
 
 fn member((gvk, name): &ObjectKey, object: &Object) -> Member {
-    Member::of([gvk, &*name.namespace, &name.name, object.json.get()].map(str::as_bytes))
+    Member::of([gvk, name.namespace(), name.name(), object.json.get()].map(str::as_bytes))
 }

@@ -41,11 +41,11 @@ impl Catalog {
     /// A service, if it is part of the mesh.
     pub fn mesh_service(&self, name: &ObjectName) -> Option<&Arc<Service>> {
         let service = self.services().get(name).filter(|service| !service.excluded)?;
-        let namespace = self.namespace(&name.namespace)?;
+        let namespace = self.namespace(name.namespace())?;
         let excluded = namespace
             .annotations
             .get(names::SERVICE_EXCLUSION_LIST)
-            .is_some_and(|list| list.split(',').any(|excluded| excluded.trim() == name.name));
+            .is_some_and(|list| list.split(',').any(|excluded| excluded.trim() == name.name()));
         (self.mesh().monitors(namespace) && !excluded).then_some(service)
     }
 
@@ -56,7 +56,7 @@ impl Catalog {
 
     /// Whether a pod of this name has a proxy of this mesh.
     pub fn is_meshed(&self, name: &ObjectName, pod: &Pod) -> bool {
-        pod.has_proxy && !pod.finished && self.is_monitored(&name.namespace)
+        pod.has_proxy && !pod.finished && self.is_monitored(name.namespace())
     }
 
     /// Who may be told about a service.
@@ -94,7 +94,7 @@ impl Catalog {
         }
         let mut touched: BTreeSet<ObjectName> = delta.services.keys().cloned().collect();
         for namespace in delta.namespaces.keys() {
-            touched.extend(self.services_in(&namespace.name).cloned());
+            touched.extend(self.services_in(namespace.name()).cloned());
         }
         touched.extend(delta.regrouped.iter().cloned());
         for target in delta.targets.values().flat_map(|changed| changed.sides()) {
@@ -137,12 +137,12 @@ impl Catalog {
     /// The names of the services in a namespace.
     pub fn services_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ObjectName> {
         let from = self.services().range_from(&ObjectName::first_in(namespace));
-        from.map(|(name, _)| name).take_while(move |name| name.namespace == namespace)
+        from.map(|(name, _)| name).take_while(move |name| name.namespace() == namespace)
     }
 
     /// The names of the pods in a namespace.
     pub fn pods_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ObjectName> {
         let from = self.pods().range_from(&ObjectName::first_in(namespace));
-        from.map(|(name, _)| name).take_while(move |name| name.namespace == namespace)
+        from.map(|(name, _)| name).take_while(move |name| name.namespace() == namespace)
     }
 }

@@ -53,7 +53,7 @@ pub struct Step<'a> {
 }
 
 /// A resource, and the one proxy that it belongs to if every proxy has its own of that name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceKey {
     pub name: ResourceName,
     pub proxy: Option<ObjectName>,

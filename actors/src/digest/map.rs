@@ -1,9 +1,11 @@
 //! A map that has a digest.
 
-use std::borrow::Borrow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash};
 
 use fsm_proxy_config::Digest;
+
+use super::hash::Quick;
 
 use super::{Member, SetDigest};
 
@@ -11,13 +13,15 @@ use super::{Member, SetDigest};
 ///
 /// Most entries change again before anybody wants to know the digest: they are hashed when somebody does. What is hashed once need not be
 /// hashed again if the owner says [`DigestMap::settle`] before.
+///
+/// Entries are found by hash, and nobody sees in which order they lie: they are summed up, or sorted before they are handed out.
 #[derive(Clone, Debug)]
 pub(crate) struct DigestMap<K, V> {
     /// With the part that each has in `counted`; none if it is not counted yet.
-    entries: BTreeMap<K, (V, Option<Member>)>,
+    entries: HashMap<K, (V, Option<Member>), BuildHasherDefault<Quick>>,
     counted: SetDigest,
     /// The keys of entries that are not counted yet.
-    waiting: BTreeSet<K>,
+    waiting: HashSet<K, BuildHasherDefault<Quick>>,
 }
 
 /// What can be an entry of a [`DigestMap`].
@@ -26,17 +30,16 @@ pub(crate) trait Entry<K> {
     fn member(&self, key: &K) -> Member;
 }
 
-impl<K: Ord + Clone, V: Entry<K>> DigestMap<K, V> {
-    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
+impl<K: Ord + Hash + Clone, V: Entry<K>> DigestMap<K, V> {
+    pub fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|(value, _)| value)
     }
 
-    /// In the order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter().map(|(key, (value, _))| (key, value))
+    /// All entries, in the order of the keys.
+    pub fn sorted(&self) -> Vec<(&K, &V)> {
+        let mut entries: Vec<(&K, &V)> = self.entries.iter().map(|(key, (value, _))| (key, value)).collect();
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        entries
     }
 
     /// Sets (or removes) an entry; gives the one before.
@@ -91,12 +94,14 @@ impl<K: Ord + Clone, V: Entry<K>> DigestMap<K, V> {
 
 impl<K, V> Default for DigestMap<K, V> {
     fn default() -> Self {
-        Self { entries: BTreeMap::new(), counted: SetDigest::default(), waiting: BTreeSet::new() }
+        Self { entries: HashMap::default(), counted: SetDigest::default(), waiting: HashSet::default() }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -128,7 +133,7 @@ mod tests {
                     prop_assert_eq!(map.digest(), fresh.digest());
                 }
             }
-            prop_assert!(map.iter().eq(model.iter()));
+            prop_assert!(map.sorted().into_iter().eq(model.iter()));
         }
     }
 }

@@ -75,7 +75,7 @@ impl Projection {
                     ObjectChange::Applied => "applied",
                     ObjectChange::Deleted => "deleted",
                 };
-                *self.events.entry((format!("{kind}-{change}"), fact.name.namespace)).or_default() += 1;
+                *self.events.entry((format!("{kind}-{change}"), fact.name.namespace().to_owned())).or_default() += 1;
             }
             Ok(Fact::Proxy(fact)) => self.stream(record.seq, fact),
             Ok(Fact::Ack(ack)) => self.ack(record.time, &ack),
@@ -151,7 +151,7 @@ impl Projection {
         out.family(name, "gauge", "Version (seq) that a connected proxy acknowledged last.");
         for (proxy, state) in &self.proxies {
             if let Some(Seq(seq)) = state.acked {
-                out.sample(name, &[("namespace", &proxy.namespace), ("pod", &proxy.name)], seq as f64);
+                out.sample(name, &[("namespace", proxy.namespace()), ("pod", proxy.name())], seq as f64);
             }
         }
         let name = "fsm_propagation_seconds";

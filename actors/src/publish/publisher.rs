@@ -49,6 +49,8 @@ pub struct Publisher {
     by_proxy: BTreeMap<ObjectName, BTreeSet<ResourceName>>,
     /// Every pod with a proxy.
     proxies: DigestMap<ObjectName, Account>,
+    /// The same, in order.
+    proxy_names: BTreeSet<ObjectName>,
     proxies_by_account: BTreeMap<Account, BTreeSet<ObjectName>>,
     followed: Followed,
     pending: BTreeMap<ObjectName, Pending>,
@@ -127,7 +129,7 @@ impl Publisher {
 
     /// Every resource, and the record that last changed it.
     pub(crate) fn versions(&self) -> impl Iterator<Item = (&ResourceKey, Seq)> {
-        self.resources.iter().map(|(key, published)| (key, published.version))
+        self.resources.sorted().into_iter().map(|(key, published)| (key, published.version))
     }
 
     /// The updates of followed proxies since the last call, as the version `seq`.
@@ -159,9 +161,9 @@ impl Publisher {
         self.proxies.get(proxy)
     }
 
-    /// All proxies with their service accounts.
+    /// All proxies with their service accounts, in the order of their names.
     pub fn all_proxies(&self) -> impl Iterator<Item = (&ObjectName, &Account)> {
-        self.proxies.iter()
+        self.proxy_names.iter().filter_map(|proxy| Some((proxy, self.proxies.get(proxy)?)))
     }
 
     /// A resource, whoever is told about it.
@@ -280,7 +282,7 @@ impl Publisher {
         for audience in before.into_iter().chain(after) {
             match audience {
                 Audience::Everyone => {
-                    return self.proxies.iter().map(|(proxy, account)| (proxy.clone(), account.clone())).collect();
+                    return self.all_proxies().map(|(proxy, account)| (proxy.clone(), account.clone())).collect();
                 }
                 Audience::Accounts(members) => accounts.extend(members.iter()),
             }
@@ -297,7 +299,7 @@ impl Publisher {
     fn proxies(&mut self, catalog: &Catalog, delta: &Delta, trace: TraceContext) {
         let mut touched: BTreeSet<ObjectName> = delta.pods.keys().cloned().collect();
         for namespace in delta.namespaces.keys() {
-            touched.extend(catalog.pods_in(&namespace.name).cloned());
+            touched.extend(catalog.pods_in(namespace.name()).cloned());
         }
         if delta.membership_changed() {
             touched.extend(catalog.pods().keys().cloned());
@@ -313,6 +315,7 @@ impl Publisher {
             let had: BTreeSet<ResourceName> = told.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
                 self.proxies.set(&proxy, None);
+                self.proxy_names.remove(&proxy);
                 if followed {
                     self.left.insert(proxy.clone());
                 }
@@ -324,6 +327,7 @@ impl Publisher {
                 continue;
             };
             self.proxies.set(&proxy, Some(account.clone()));
+            self.proxy_names.insert(proxy.clone());
             self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
             if followed {
                 let has: BTreeSet<ResourceName> = self.shared_names(&account).collect();

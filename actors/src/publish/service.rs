@@ -88,7 +88,7 @@ impl StreamService {
         }
         let node = first.node.unwrap_or_default();
         let proxy: ObjectName =
-            node.id.parse().ok().filter(|name: &ObjectName| !name.namespace.is_empty()).ok_or_else(|| {
+            node.id.parse().ok().filter(|name: &ObjectName| !name.namespace().is_empty()).ok_or_else(|| {
                 Status::invalid_argument(format!("node.id is \"{}\", expected <namespace>/<pod>", node.id))
             })?;
         let account = self.account(&proxy).await?;

@@ -73,7 +73,7 @@ mod tests {
             let record = Record { seq: Seq(seq), time: Timestamp(seq), entry: fact.to_entry(TraceContext::default()) };
             core.apply_one(&record);
             for step in steps(&before, core.catalog(), &record) {
-                seen.push((seq, step.key.1.name, step.before.is_some(), step.after.is_some()));
+                seen.push((seq, step.key.1.name().to_owned(), step.before.is_some(), step.after.is_some()));
             }
         }
         let expected = [

@@ -133,10 +133,10 @@ impl KindWatch {
             let edition = self.known.remove(&name).unwrap_or_default();
             // Nobody saw it go: what it last was is in the log already.
             let mut metadata = json!({
-                "name": name.name, "uid": edition.uid, "resourceVersion": edition.resource_version,
+                "name": name.name(), "uid": edition.uid, "resourceVersion": edition.resource_version,
             });
-            if !name.namespace.is_empty() {
-                metadata["namespace"] = name.namespace.into();
+            if !name.namespace().is_empty() {
+                metadata["namespace"] = name.namespace().into();
             }
             facts.push(Fact::deleted(&self.gvk, &self.typed(json!({ "metadata": metadata }))));
         }

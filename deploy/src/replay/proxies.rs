@@ -50,12 +50,12 @@ fn matching(core: &Core, text: &str) -> Match {
         Some((namespace, name)) => (Some(namespace), name),
         None => (None, text),
     };
-    let of_namespace = |proxy: &&ObjectName| namespace.is_none_or(|namespace| namespace == proxy.namespace);
-    let called: Vec<&ObjectName> = core.proxies().filter(of_namespace).filter(|proxy| proxy.name == name).collect();
+    let of_namespace = |proxy: &&ObjectName| namespace.is_none_or(|namespace| namespace == proxy.namespace());
+    let called: Vec<&ObjectName> = core.proxies().filter(of_namespace).filter(|proxy| proxy.name() == name).collect();
     if !called.is_empty() {
         return several_or_one(called, |_| None);
     }
-    let of_workload = core.proxies().filter(of_namespace).filter(|proxy| belongs(&proxy.name, name)).collect();
+    let of_workload = core.proxies().filter(of_namespace).filter(|proxy| belongs(proxy.name(), name)).collect();
     several_or_one(of_workload, |proxy| core.catalog().pods().get(proxy).map(|pod| pod.account.clone()))
 }
 

@@ -73,8 +73,8 @@ impl StateArgs {
         objects
             .map(|((gvk, name), object)| Found { gvk, name, object })
             .filter(|found| self.kind.as_deref().is_none_or(|kind| is_kind(found.gvk, kind)))
-            .filter(|found| self.name.as_ref().is_none_or(|name| *name == found.name.name))
-            .filter(|found| self.namespace.as_ref().is_none_or(|namespace| *namespace == found.name.namespace))
+            .filter(|found| self.name.as_ref().is_none_or(|name| *name == found.name.name()))
+            .filter(|found| self.namespace.as_ref().is_none_or(|namespace| *namespace == found.name.namespace()))
             .collect()
     }
 
@@ -98,8 +98,8 @@ fn table(found: &[Found<'_>]) -> Vec<Vec<String>> {
         let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
         vec![
             found.gvk.to_owned(),
-            found.name.namespace.clone(),
-            found.name.name.clone(),
+            found.name.namespace().to_owned(),
+            found.name.name().to_owned(),
             found.object.seq.to_string(),
             version.to_owned(),
         ]

@@ -59,9 +59,9 @@ impl Cluster {
             let uid = before
                 .map_or_else(|| json!(format!("uid-{}", self.version)), |before| before["metadata"]["uid"].clone());
             let metadata = &mut object["metadata"];
-            metadata["name"] = name.name.clone().into();
-            if !name.namespace.is_empty() {
-                metadata["namespace"] = name.namespace.clone().into();
+            metadata["name"] = name.name().into();
+            if !name.namespace().is_empty() {
+                metadata["namespace"] = name.namespace().into();
             }
             metadata["uid"] = uid;
             metadata["resourceVersion"] = self.version.to_string().into();
@@ -116,7 +116,7 @@ fn some<'a>(rng: &mut Rng, of: &[&'a str]) -> BTreeSet<&'a str> {
 
 /// An object of a kind, with anything in it, sometimes what no API server should let in.
 fn content(kind: usize, name: &ObjectName, rng: &mut Rng) -> Value {
-    let own = name.namespace.as_str();
+    let own = name.namespace();
     let account = ACCOUNTS[rng.usize(0..ACCOUNTS.len())];
     let service = |rng: &mut Rng| format!("service-{}", rng.u32(0..3));
     match KINDS[kind] {

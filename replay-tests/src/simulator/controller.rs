@@ -175,7 +175,7 @@ impl Controller {
             return None;
         }
         let config = self.core.config_of(proxy)?;
-        let identity = SpiffeId::new("cluster.local", &account.namespace, &account.name).ok()?;
+        let identity = SpiffeId::new("cluster.local", account.namespace(), account.name()).ok()?;
         self.streams += 1;
         let stream = self.streams;
         let mut delivery = Delivery::default();

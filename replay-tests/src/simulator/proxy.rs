@@ -74,7 +74,7 @@ impl Proxy {
     }
 
     pub fn connect(&mut self, controller: &mut Controller, story: &mut Story) -> Outcome {
-        let account = ObjectName::new(&self.name.namespace, &self.incarnation.1);
+        let account = ObjectName::new(self.name.namespace(), &self.incarnation.1);
         story.reconnects += u64::from(self.config.seq > 0);
         self.stream = controller.connect(&self.name, &account, &self.config.versions(), self.config.seq);
         Ok(())

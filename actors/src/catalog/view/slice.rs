@@ -98,8 +98,10 @@ impl Endpoint {
 
     /// By address and then by the text of the pod's name.
     pub fn in_order(&self, other: &Self) -> Ordering {
-        let pod = |endpoint: &Self| endpoint.pod.as_ref().map(ObjectName::text).unwrap_or_default();
-        self.address.cmp(&other.address).then_with(|| pod(self).cmp(&pod(other)))
+        fn pod(endpoint: &Endpoint) -> &str {
+            endpoint.pod.as_ref().map(ObjectName::text).unwrap_or_default()
+        }
+        self.address.cmp(&other.address).then_with(|| pod(self).cmp(pod(other)))
     }
 }
 
@@ -172,7 +174,8 @@ impl<'a> Seen<'a> {
     fn slice(self, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
         let own = self.namespace.unwrap_or_default();
         let Some(service) = self.service.filter(|_| self.address_type != Some("FQDN")) else { return Ok(None) };
-        let mut known = before.filter(|slice| slice.service.namespace == own).map_or(&[][..], |slice| &slice.endpoints);
+        let mut known =
+            before.filter(|slice| slice.service.namespace() == own).map_or(&[][..], |slice| &slice.endpoints);
         let mut endpoints = Vec::new();
         for text in self.endpoints.unwrap_or_default() {
             match known.iter().take(AHEAD).position(|endpoint| endpoint.text.as_deref() == Some(text)) {

@@ -62,7 +62,7 @@ impl Concern for Injection {
         for (name, namespace) in self.namespaces.iter() {
             let values = namespace.labels.iter().chain(&namespace.annotations);
             let values = values.flat_map(|(key, value)| [key.as_bytes(), value.as_bytes()]);
-            digest.add(Member::of([&b"namespace"[..], name.name.as_bytes()].into_iter().chain(values)));
+            digest.add(Member::of([&b"namespace"[..], name.name().as_bytes()].into_iter().chain(values)));
         }
         digest.digest()
     }

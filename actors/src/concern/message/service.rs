@@ -18,9 +18,9 @@ pub fn service(name: &ObjectName, view: &Service, mesh: &Mesh) -> proto::Service
 /// The names that mean a service in a Host header: `name`, `name.namespace`, `name.namespace.svc`, and that with each leading part of
 /// the trust domain appended.
 fn hosts(name: &ObjectName, trust_domain: &str) -> Vec<String> {
-    let ObjectName { namespace, name } = name;
+    let (namespace, name) = (name.namespace(), name.name());
     let mut host = format!("{name}.{namespace}.svc");
-    let mut hosts = vec![name.clone(), format!("{name}.{namespace}"), host.clone()];
+    let mut hosts = vec![name.to_owned(), format!("{name}.{namespace}"), host.clone()];
     for label in trust_domain.split('.').filter(|label| !label.is_empty()) {
         host = format!("{host}.{label}");
         hosts.push(host.clone());

@@ -30,9 +30,9 @@ pub fn workload(catalog: &Catalog, name: &ObjectName, pod: &Pod) -> proto::Workl
         }
     }
     proto::Workload {
-        namespace: name.namespace.clone(),
-        pod: name.name.clone(),
-        service_account: pod.account.name.clone(),
+        namespace: name.namespace().to_owned(),
+        pod: name.name().to_owned(),
+        service_account: pod.account.name().to_owned(),
         node: pod.node.clone(),
         zone: zone.to_owned(),
         ports: ports

@@ -64,8 +64,11 @@ impl EncodedEndpoints {
         let mut told: Vec<&Encoded> = kept.iter().collect();
         told.sort_by(|one, other| one.endpoint.in_order(&other.endpoint));
         let endpoints = told.into_iter().filter_map(|encoded| encoded.bytes.clone()).collect();
-        let message =
-            Endpoints { service: slice.service.text(), ports: message::endpoint_ports(slice, service), endpoints };
+        let message = Endpoints {
+            service: slice.service.text().to_owned(),
+            ports: message::endpoint_ports(slice, service),
+            endpoints,
+        };
         message.encode_to_vec().into()
     }
 }

@@ -73,7 +73,7 @@ impl Stale {
             catalog.pods().keys().for_each(|pod| stale.pod(catalog, pod));
         }
         for namespace in delta.namespaces.keys() {
-            catalog.pods_in(&namespace.name).for_each(|pod| stale.pod(catalog, pod));
+            catalog.pods_in(namespace.name()).for_each(|pod| stale.pod(catalog, pod));
         }
         delta.pods.keys().for_each(|pod| stale.pod(catalog, pod));
         for (name, changed) in &delta.slices {

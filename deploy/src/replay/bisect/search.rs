@@ -178,7 +178,7 @@ impl Search<'_> {
         !delta.services.is_empty()
             || !delta.namespaces.is_empty()
             || delta.mesh.is_some()
-            || delta.pods.keys().any(|pod| pod.name.starts_with(name) || under.involved.contains(pod))
+            || delta.pods.keys().any(|pod| pod.name().starts_with(name) || under.involved.contains(pod))
             || (under.involved.is_empty() && !delta.pods.is_empty())
     }
 

@@ -99,7 +99,7 @@ impl Question {
         client: &ObjectName,
     ) -> Option<anyhow::Result<Answer>> {
         let core = decider.core;
-        let Resolved { address, how, service } = self.authority.resolve(core.catalog(), &client.namespace);
+        let Resolved { address, how, service } = self.authority.resolve(core.catalog(), client.namespace());
         let snapshot = match decider.snapshot(client)? {
             Ok(snapshot) => snapshot,
             Err(error) => return Some(Err(anyhow!("proxy {client} refuses its configuration: {error}"))),

@@ -71,9 +71,9 @@ fn questions(real: &Core, other: &Core) -> Vec<Question> {
     }
     let mut questions = Vec::new();
     for (server, port) in &servers {
-        let requests = requests(&[real, other], &server.namespace);
+        let requests = requests(&[real, other], server.namespace());
         for client in clients.values() {
-            let to = format!("{}.{}:{port}", server.name, server.namespace);
+            let to = format!("{}.{}:{port}", server.name(), server.namespace());
             questions.extend(requests.iter().filter_map(|flags| Question::new(client, &to, flags).ok()));
         }
     }
@@ -86,7 +86,7 @@ fn requests(cores: &[&Core], namespace: &str) -> Vec<RequestFlags> {
     let mut requests = BTreeMap::new();
     requests.insert(String::new(), RequestFlags::plain("GET", "/", Vec::new()));
     for core in cores {
-        let groups = core.catalog().route_groups().iter().filter(|(name, _)| name.namespace == namespace);
+        let groups = core.catalog().route_groups().iter().filter(|(name, _)| name.namespace() == namespace);
         for route in groups.flat_map(|(_, group)| &group.matches) {
             let method = route.methods.iter().map(String::as_str).find(|method| *method != "*").unwrap_or("GET");
             let headers =
