@@ -58,32 +58,39 @@ pub(crate) fn time(dir: &Path, count: usize, question: Option<Question>) -> anyh
         row("commands", "skipped: FSM_BENCH_FSM names no fsm");
         return Ok(());
     };
-    let run = |words: &[&str]| -> anyhow::Result<Duration> {
+    let run = |words: &[&str], code: i32| -> anyhow::Result<Duration> {
         let begun = Instant::now();
         let mut command = Command::new(&fsm);
-        command.args(["replay", words[0], "--data-dir"]).arg(dir).args(&words[1..]).stdout(Stdio::null());
-        let status = command.status()?;
-        anyhow::ensure!(status.success(), "fsm replay {} ended with {status}", words.join(" "));
+        command.args(["replay", words[0], "--data-dir"]).arg(dir).args(&words[1..]);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        anyhow::ensure!(status.code() == Some(code), "fsm replay {} ended with {status}", words.join(" "));
         Ok(begun.elapsed())
     };
-    let many = |words: &dyn Fn(usize) -> Vec<String>| -> anyhow::Result<String> {
+    let many = |code: i32, words: &dyn Fn(usize) -> Vec<String>| -> anyhow::Result<String> {
         let times: anyhow::Result<Vec<Duration>> =
-            (0..RUNS).map(|number| run(&words(number).iter().map(String::as_str).collect::<Vec<_>>())).collect();
+            (0..RUNS).map(|number| run(&words(number).iter().map(String::as_str).collect::<Vec<_>>(), code)).collect();
         let (middle, slowest) = median(times?);
         Ok(format!("{middle:.3} s, {slowest:.3} s"))
     };
-    let states = many(&|number| {
+    let states = many(0, &|number| {
         let seq = count * (2 * number + 1) / (2 * RUNS);
         ["state", "--at", &seq.to_string(), "namespaces"].map(str::to_owned).to_vec()
     })?;
     row(&format!("fsm replay state --at, at {RUNS} places: median, slowest"), states);
     let Some(Question { at, client, server, backend }) = question else { return Ok(()) };
-    let (at, expect) = (at.to_string(), format!("backend={backend}"));
-    let found = many(&|_| {
-        ["bisect", "--from", &at, "--expect", &expect, "--client", &client, "--server", &server]
-            .map(str::to_owned)
-            .to_vec()
-    })?;
-    row(&format!("fsm replay bisect over all of it: median of {RUNS}, slowest"), found);
+    let (at, found) = (at.to_string(), format!("backend={backend}"));
+    let bisect = |expect: &str, how: &[&str]| -> Vec<String> {
+        let words = ["bisect", "--from", &at, "--expect", expect, "--client", &client, "--server", &server];
+        words.iter().chain(how).map(ToString::to_string).collect()
+    };
+    // No service is called like that, so the answer is the same at both ends.
+    for (what, code, expect, how) in [
+        ("answers differ at the ends", 0, found.as_str(), &[][..]),
+        ("the same, for the very first change (--first)", 0, found.as_str(), &["--first"][..]),
+        ("answers are the same at the ends", 1, "backend=nowhere", &[][..]),
+    ] {
+        let times = many(code, &|_| bisect(expect, how))?;
+        row(&format!("fsm replay bisect over all of it, {what}: median of {RUNS}, slowest"), times);
+    }
     Ok(())
 }

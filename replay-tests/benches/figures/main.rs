@@ -17,6 +17,8 @@ use fsm_replay_tests::recorded;
 use fsm_store::{Durability, Entry, EventLog, Options, Record, Seq, SledLog, TraceContext};
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// Size of a fact in the figures about appending.
 const FACT_BYTES: usize = 1_500;
@@ -225,7 +227,7 @@ async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
     let log = SledLog::open(&place, Options::default())?;
     let core = rebuild(&log, log.last(), Skips::new()).await?;
     time_travel(&log, count).await?;
-    recompute(&log, &core).await?;
+    on_one_core(recompute(&log, &core))?;
     let asked = commands::question(&log, Seq(count as u64 / 120)).await?;
     drop(log);
     commands::time(&place, count, asked)
@@ -245,6 +247,21 @@ async fn time_travel(log: &SledLog, count: usize) -> anyhow::Result<()> {
         format_args!("{middle:.3} s, {slowest:.3} s"),
     );
     Ok(())
+}
+
+/// Runs it, and whatever it has done in the background, on one core only: records that go from one core to another cost both of them.
+fn on_one_core(work: impl Future<Output = anyhow::Result<()>> + Send) -> anyhow::Result<()> {
+    std::thread::scope(|scope| {
+        let pinned = scope.spawn(|| {
+            let mut core = CpuSet::new();
+            core.set(1)?;
+            if sched_setaffinity(Pid::from_raw(0), &core).is_err() {
+                row("recomputation on one core", "no: this machine has no second core, or keeps it");
+            }
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+        });
+        pinned.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// All of it again, from the first record on.
