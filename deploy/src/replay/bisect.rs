@@ -1,5 +1,6 @@
 //! `fsm replay bisect`: the first record after which the answer to a request was another one.
 
+mod reach;
 mod search;
 
 use std::str::FromStr;
@@ -30,6 +31,9 @@ pub(super) struct BisectArgs {
     /// Look at every record for the very first change, instead of jumping from snapshot to snapshot for one.
     #[arg(long)]
     first: bool,
+    /// As --first, and apply every record, also those of objects that the answer cannot depend on.
+    #[arg(long)]
+    thorough: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -91,7 +95,7 @@ pub(super) async fn run(args: BisectArgs) -> anyhow::Result<()> {
     };
     let history = args.history.open()?;
     let (from, to) = args.stretch.ends(&history).await?;
-    let search = Search { question: &question, expect: &args.expect, every_record: args.first };
+    let search = Search { question: &question, expect: &args.expect, first: args.first, thorough: args.thorough };
     let from = match from {
         Some(from) => from,
         None => oldest(&history).await?,
@@ -105,7 +109,13 @@ pub(super) async fn run(args: BisectArgs) -> anyhow::Result<()> {
     out.flush()?;
     if outcome.found.is_none() {
         let never = if outcome.holds_at_from { "always" } else { "never" };
-        bail!("the answer was {never} as expected ({}) from seq {} to seq {}", args.expect, outcome.from, outcome.to);
+        bail!(
+            "the answer was {never} as expected ({}) from seq {} to seq {}: {}",
+            args.expect,
+            outcome.from,
+            outcome.to,
+            looked_at(&outcome)
+        );
     }
     Ok(())
 }
@@ -126,11 +136,22 @@ fn lines(paint: Paint, question: &Question, outcome: &Outcome) -> Vec<String> {
         &[vec!["before".to_owned(), word(&found.before)], vec!["after".to_owned(), word(&found.after)]],
     ));
     lines.push(String::new());
-    lines.push(paint.dim(format!("{} answers compared, on {} records", outcome.asked, outcome.records)));
+    lines.push(paint.dim(looked_at(outcome)));
     if !outcome.first {
         lines.push(paint.dim("found from snapshot to snapshot: the answer may have changed and changed back before; --first looks at every record"));
     }
     lines
+}
+
+/// What the outcome rests on.
+fn looked_at(outcome: &Outcome) -> String {
+    let Outcome { asked, records, .. } = outcome;
+    match outcome.concerned {
+        None => format!("{asked} answers compared, on {records} records"),
+        Some(concerned) => format!(
+            "{asked} answers compared, on {records} records, of which {concerned} can concern the answer (--thorough applies all)"
+        ),
+    }
 }
 
 #[cfg(test)]

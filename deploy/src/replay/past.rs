@@ -104,6 +104,28 @@ pub(super) async fn replay<S>(
     from: Seq,
     to: Seq,
     begin: impl Fn(&mut Past) -> S,
+    see: impl FnMut(&mut S, &mut Core, Seen<'_>) -> ControlFlow<()>,
+) -> anyhow::Result<(Past, S)> {
+    replay_some(history, from, to, begin, |_, _| Pick::Apply, see).await
+}
+
+/// What to do with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    Apply,
+    /// Go on as if it had not been.
+    PassOver,
+    /// This is enough.
+    Stop,
+}
+
+/// As [`replay`], of only those records of the stretch that `pick` wants.
+pub(super) async fn replay_some<S>(
+    history: &History,
+    from: Seq,
+    to: Seq,
+    begin: impl Fn(&mut Past) -> S,
+    mut pick: impl FnMut(&mut S, &Record) -> Pick,
     mut see: impl FnMut(&mut S, &mut Core, Seen<'_>) -> ControlFlow<()>,
 ) -> anyhow::Result<(Past, S)> {
     let mut skips = Skips::new();
@@ -114,6 +136,11 @@ pub(super) async fn replay<S>(
         let ended = records(history, first, to, |record| {
             if state.is_none() && record.seq > from {
                 state = Some(begin(&mut past));
+            }
+            match state.as_mut().map_or(Pick::Apply, |state| pick(state, record)) {
+                Pick::Apply => {}
+                Pick::PassOver => return Ok(()),
+                Pick::Stop => return Err(Stop::Enough),
             }
             let effect = past.core.try_apply_one(record).map_err(Stop::Panicked)?;
             past.time = record.time;

@@ -10,6 +10,7 @@ use fsm_actors::serve::{Protocol, bind};
 use fsm_actors::{ControlPlane, control_plane, snapshots};
 use fsm_store::{Clock, Entry, EventLog, Options, Seq, SledLog, Timestamp, TraceContext};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +63,35 @@ fn commands() -> Vec<String> {
         format!("bisect --from 134 --to 139 --expect allowed --client bookbuyer --server {BUY}"),
         "run --without 135 136 --to 139 -o json".into(),
     ]
+}
+
+#[tokio::test]
+async fn what_cannot_concern_an_answer_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(write(dir.path(), &[100, 128, 137, 150, 160]).await);
+    let place = dir.path().display().to_string();
+    for words in [
+        "--from 134 --to 139 --expect allowed",
+        "--from 136 --to 169 --expect denied",
+        "--from 126 --to 134 --expect backend=bookstore-v2",
+        "--from 126 --to 169 --expect allowed",
+        "--from 145 --to 169 --expect denied",
+        "--from 60 --expect denied",
+    ] {
+        let search = |how: &str| {
+            let words = format!("bisect {words} --client bookbuyer --server {BUY} -o json {how}");
+            serde_json::from_str::<Value>(&replay(["--data-dir", &place], &words).out).unwrap()
+        };
+        let (some, all) = (search("--first"), search("--thorough"));
+        for part in ["from", "to", "holds_at_from", "found", "first", "records"] {
+            assert_eq!(some[part], all[part], "{words}: {part}");
+        }
+        assert_eq!(all["concerned"], Value::Null, "{words}");
+        assert!(some["concerned"].as_u64() <= some["records"].as_u64(), "{words}: {some}");
+    }
+    let words = format!("bisect --from 145 --to 169 --expect denied --client bookbuyer --server {BUY}");
+    let err = replay(["--data-dir", &place], &words).err;
+    assert!(err.contains("can concern the answer (--thorough applies all)"), "{err}");
 }
 
 fn same_everywhere(place: [&str; 2]) {

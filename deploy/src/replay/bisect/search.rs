@@ -7,23 +7,29 @@ use fsm_actors::Core;
 use fsm_actors::catalog::{Delta, ObjectName};
 use fsm_actors::core::Skips;
 use fsm_actors::publish::Followed;
-use fsm_store::Seq;
+use fsm_store::{Record, Seq};
 use serde::Serialize;
 
 use super::Expect;
+use super::reach::{Concerned, Reach};
 use crate::log::History;
 use crate::replay::cause::{Cause, Trail};
-use crate::replay::past::{Past, Seen, beginning, recompute, replay};
+use crate::replay::past::{Past, Pick, Seen, beginning, recompute, replay_some};
 use crate::replay::proxies;
-use crate::replay::request::{Answer, Decider, Question};
+use crate::replay::request::{Answer, Decider, Question, summary};
+
+/// How often the reach may grow before everything counts.
+const GROWTHS: usize = 8;
 
 /// What is looked for.
 #[derive(Clone, Copy)]
 pub(super) struct Search<'a> {
     pub(super) question: &'a Question,
     pub(super) expect: &'a Expect,
-    /// Every record is looked at, whatever snapshots there are.
-    pub(super) every_record: bool,
+    /// The very first change is looked for, whatever snapshots there are.
+    pub(super) first: bool,
+    /// Every record is applied, also those that cannot concern the answer.
+    pub(super) thorough: bool,
 }
 
 /// What was found.
@@ -38,10 +44,12 @@ pub(super) struct Outcome {
     pub(super) holds_at_from: bool,
     /// None: it never changed.
     pub(super) found: Option<Found>,
-    /// Whether it is certain that the answer didn't change before that: snapshots were not jumped to.
+    /// Whether the answer didn't change before that: snapshots were not jumped to.
     pub(super) first: bool,
     /// Records that were looked at.
     pub(super) records: u64,
+    /// Those of them that can concern the answer: only these were applied. None if all were.
+    pub(super) concerned: Option<u64>,
     /// How often the answer was worked out.
     pub(super) asked: u64,
 }
@@ -69,6 +77,38 @@ struct Under {
     found: Option<Found>,
     asked: u64,
     records: u64,
+    /// None: all records are applied.
+    reach: Option<Reach>,
+    concerned: u64,
+    /// The reach has grown: some of the records that were passed over may concern the answer.
+    grown: bool,
+}
+
+impl Under {
+    /// Whether the answers are the same as far as anybody can tell.
+    fn same_answer(&self, other: &Self) -> bool {
+        let told =
+            |under: &Self| under.answer.as_ref().map(|answer| (answer.verdict, answer.client.clone(), summary(answer)));
+        told(self) == told(other)
+    }
+}
+
+/// Whether a record is applied.
+fn pick(under: &mut Under, record: &Record) -> Pick {
+    under.records += 1;
+    let Some(reach) = &mut under.reach else { return Pick::Apply };
+    match reach.concerns(record) {
+        Concerned::No => Pick::PassOver,
+        Concerned::Yes => {
+            under.concerned += 1;
+            Pick::Apply
+        }
+        Concerned::Joins(namespace) => {
+            reach.join(namespace);
+            under.grown = true;
+            Pick::Stop
+        }
+    }
 }
 
 /// What is left of a stretch.
@@ -98,24 +138,85 @@ impl Search<'_> {
     ///
     /// If the answers at both ends differ, the stretch is halved from snapshot to snapshot, as `git bisect` does it: what is found is
     /// one change, and the answer may have changed and changed back before. The stretch that is left, or all of it if there are no
-    /// snapshots or the ends are the same, is gone over record by record.
+    /// snapshots or the ends are the same, is gone over record by record; those that cannot concern the answer are passed over.
     pub(super) async fn run(self, history: &History, from: Seq, to: Seq) -> anyhow::Result<Outcome> {
-        let narrowed = if self.every_record { None } else { self.narrow(history, from, to).await? };
+        let narrowed = if self.first || self.thorough { None } else { self.narrow(history, from, to).await? };
         let (begin_at, end_at) = narrowed.as_ref().map_or((from, to), |narrowed| (narrowed.from, narrowed.to));
-        let begin = |past: &mut Past| self.look(past);
-        let see = |under: &mut Under, core: &mut Core, seen: Seen<'_>| self.see(under, core, seen);
-        let (past, under) = replay(history, begin_at, end_at, begin, see).await?;
+        let (end, under) = self.walk(history, begin_at, end_at, narrowed.is_some()).await?;
         Ok(Outcome {
             request: self.question.clone(),
             expect: self.expect.clone(),
             from: narrowed.as_ref().map_or(under.from, |narrowed| narrowed.whole_from),
-            to: past.core.seq(),
+            to: end,
             holds_at_from: under.holds,
             found: under.found,
             first: narrowed.is_none(),
             records: under.records,
+            concerned: under.reach.is_some().then_some(under.concerned),
             asked: under.asked + narrowed.map_or(0, |narrowed| narrowed.asked),
         })
+    }
+
+    /// Goes over a stretch record by record; gives where it ended.
+    async fn walk(self, history: &History, from: Seq, to: Seq, all: bool) -> anyhow::Result<(Seq, Under)> {
+        if !all && !self.thorough {
+            let mut at_end = recompute(history, to).await?;
+            if snapshot_within(history, from, at_end.core.seq()).await?.is_none() {
+                // The proof would cost more than the walk.
+                return self.walk_all(history, from, to).await;
+            }
+            let end = self.look(&mut at_end);
+            let mut reach = Reach::of(self.question);
+            reach.take_in(&at_end.core, end.answer.as_ref());
+            for _ in 0..GROWTHS {
+                let (past, mut under) = self.walk_within(history, from, to, Some(&reach)).await?;
+                if under.grown {
+                    reach = under.reach.take().unwrap_or_default();
+                    continue;
+                }
+                // What was passed over is proved not to matter where it can be: at the end, and where something was found.
+                let proved = match &under.found {
+                    None => end.same_answer(&under),
+                    Some(found) => {
+                        let at_found = self.look(&mut recompute(history, found.record.seq).await?);
+                        let before = Seq(found.record.seq.0 - 1).max(from);
+                        let before = self.look(&mut recompute(history, before).await?);
+                        at_found.holds != under.holds && before.holds == under.holds
+                    }
+                };
+                if proved {
+                    let ended = if under.found.is_some() { past.core.seq() } else { at_end.core.seq() };
+                    return Ok((ended, under));
+                }
+                break;
+            }
+        }
+        self.walk_all(history, from, to).await
+    }
+
+    async fn walk_all(self, history: &History, from: Seq, to: Seq) -> anyhow::Result<(Seq, Under)> {
+        let (past, under) = self.walk_within(history, from, to, None).await?;
+        Ok((past.core.seq(), under))
+    }
+
+    async fn walk_within(
+        self,
+        history: &History,
+        from: Seq,
+        to: Seq,
+        reach: Option<&Reach>,
+    ) -> anyhow::Result<(Past, Under)> {
+        let begin = |past: &mut Past| {
+            let mut under = self.look(past);
+            if let Some(reach) = reach {
+                let mut its = reach.clone();
+                its.take_in(&past.core, under.answer.as_ref());
+                under.reach = Some(its);
+            }
+            under
+        };
+        let see = |under: &mut Under, core: &mut Core, seen: Seen<'_>| self.see(under, core, seen);
+        replay_some(history, from, to, begin, pick, see).await
     }
 
     /// A stretch between two snapshots next to each other with a different answer at each end. None if the answers at the ends of the whole
@@ -151,6 +252,9 @@ impl Search<'_> {
             found: None,
             asked: 0,
             records: 0,
+            reach: None,
+            concerned: 0,
+            grown: false,
         };
         self.ask(&mut under, &mut past.core);
         under.holds = self.expect.holds(under.answer.as_ref());
@@ -158,13 +262,18 @@ impl Search<'_> {
     }
 
     fn see(self, under: &mut Under, core: &mut Core, Seen { record, effect }: Seen<'_>) -> ControlFlow<()> {
-        under.records += 1;
         let steps = under.trail.step(core, record);
         if core.take_updates().is_empty() && !self.concerns(under, &effect.delta) {
             return ControlFlow::Continue(());
         }
         let before = under.answer.take();
         self.ask(under, core);
+        if let Some(reach) = &mut under.reach
+            && reach.take_in(core, under.answer.as_ref())
+        {
+            under.grown = true;
+            return ControlFlow::Break(());
+        }
         if self.expect.holds(under.answer.as_ref()) == under.holds {
             return ControlFlow::Continue(());
         }

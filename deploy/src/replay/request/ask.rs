@@ -119,6 +119,15 @@ impl Question {
         }))
     }
 
+    /// The hosts that it names: where it is sent, and what its head says.
+    pub(in crate::replay) fn hosts(&self) -> impl Iterator<Item = &str> {
+        fn without_port(host: &str) -> &str {
+            host.rsplit_once(':').map_or(host, |(host, _)| host)
+        }
+        let named = self.head.iter().flat_map(|head| head.headers.get_all(HOST)).filter_map(|host| host.to_str().ok());
+        [self.authority.host.as_str()].into_iter().chain(named.map(without_port))
+    }
+
     /// `GET shop.shop:80/path`, or `TCP shop.shop:80`
     pub(in crate::replay) fn title(&self) -> String {
         match &self.head {
