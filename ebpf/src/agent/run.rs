@@ -15,6 +15,7 @@ use kube::{
     runtime::{WatchStreamExt, reflector, watcher},
 };
 use std::{
+    collections::BTreeSet,
     fs::File,
     net::SocketAddr,
     path::PathBuf,
@@ -112,6 +113,7 @@ async fn follow(
     let mesh = Arc::new(Mutex::new(Rules::default()));
     let mut config = watch_mesh_config(client, &options.mesh_config, Arc::clone(&mesh));
     let started = Instant::now();
+    let mut refused = BTreeSet::new();
     let (mut listed, mut superseded, mut pause) = (false, false, CALM);
     loop {
         tokio::select! {
@@ -128,7 +130,7 @@ async fn follow(
             continue;
         }
         let rules = mesh.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let wanted = all_wanted(&pods.0, &rules);
+        let wanted = all_wanted(&pods.0, &rules, &mut refused);
         let forget = !superseded && started.elapsed() > SUPERSEDED_AFTER;
         superseded |= forget;
         let mechanism = mechanism.clone();
@@ -159,16 +161,16 @@ fn tidy(interceptor: &Interceptor, superseded: bool) {
     }
 }
 
-fn all_wanted(pods: &reflector::Store<Pod>, mesh: &Rules) -> Vec<Wanted> {
-    let mut all = Vec::new();
-    for pod in pods.state() {
-        match wanted(&pod, mesh) {
-            Some(Ok(wanted)) => all.push(wanted),
-            Some(Err(refused)) => tracing::warn!("{refused}"),
-            None => {}
-        }
+/// `refused` is what was said last time, so that it is said once.
+fn all_wanted(pods: &reflector::Store<Pod>, mesh: &Rules, refused: &mut BTreeSet<String>) -> Vec<Wanted> {
+    let (all, refusals): (Vec<_>, Vec<_>) =
+        pods.state().iter().filter_map(|pod| wanted(pod, mesh)).partition(Result::is_ok);
+    let refusals: BTreeSet<String> = refusals.into_iter().filter_map(Result::err).collect();
+    for refusal in refusals.difference(refused) {
+        tracing::warn!("{refusal}; it stays as it is");
     }
-    all
+    *refused = refusals;
+    all.into_iter().flatten().collect()
 }
 
 struct Pods(reflector::Store<Pod>);
