@@ -7,7 +7,10 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount};
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy};
+use kube::ResourceExt;
+use kube::api::{
+    Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, PropagationPolicy, WatchEvent, WatchParams,
+};
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
@@ -394,5 +397,22 @@ async fn a_watch_from_a_version_before_the_start_is_told_to_list_again() {
     let first = tokio::time::timeout(PATIENCE, events.try_next()).await.expect("an event in time");
     let Ok(Some(kube::api::WatchEvent::Error(status))) = first else { panic!("not an error event: {first:?}") };
     assert_eq!((status.code, status.reason.as_str()), (410, "Expired"));
+    server.api.stop().await;
+}
+
+/// A watch that begins with what exists once missed what its own client had just been told is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_streaming_list_has_what_was_written_before() {
+    let server = api_support::start().await;
+    let maps: Api<ConfigMap> = Api::default_namespaced(server.client.clone());
+    for i in 0..200 {
+        let name = format!("written-{i}");
+        let map = serde_json::from_value(json!({"metadata": {"name": name}})).expect("a ConfigMap");
+        maps.create(&PostParams::default(), &map).await.expect("it is made");
+        let only = WatchParams::default().fields(&format!("metadata.name={name}")).initial_events();
+        let mut events = maps.watch(&only, "0").await.expect("a watch").boxed();
+        let first = events.next().await.expect("an event").expect("an event");
+        assert!(matches!(&first, WatchEvent::Added(map) if map.name_any() == name), "{first:?}");
+    }
     server.api.stop().await;
 }

@@ -57,6 +57,9 @@ impl Writing<'_> {
         if version.is_empty() || kind.is_empty() {
             return Err(ApiError::bad_request(format!("invalid object type: {version}, Kind={kind}")));
         }
+        if name(&configuration).is_empty() && part != Part::Main {
+            metadata(&mut configuration).insert("name".into(), json!(wanted));
+        }
         if name(&configuration).is_empty() {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({wanted} based on URL) was undeterminable: name must be provided"

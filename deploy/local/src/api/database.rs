@@ -272,6 +272,11 @@ impl Database {
         Ok((shelf.changes(version, journalled)?, journalled.max(version)))
     }
 
+    /// The version of a resource's last change, in the journal or on its way there.
+    pub fn newest(&self, storage: &Storage) -> u64 {
+        self.lock().shelves.get(storage).map_or(0, Shelf::newest)
+    }
+
     /// Tells the version of each new change of a resource.
     pub fn subscribe(&self, storage: &Storage) -> watch::Receiver<u64> {
         self.lock().shelf(storage).latest.subscribe()

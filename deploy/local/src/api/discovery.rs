@@ -71,9 +71,12 @@ pub fn version(registry: &Registry, group: &str, version: &str) -> Option<Value>
         }
     }
     let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    (!entries.is_empty()).then(
-        || json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}),
-    )
+    let mut list = json!({"kind": "APIResourceList", "groupVersion": group_version, "resources": entries});
+    // The core group's list has none.
+    if !group.is_empty() {
+        list["apiVersion"] = json!("v1");
+    }
+    list["resources"].as_array().is_some_and(|entries| !entries.is_empty()).then_some(list)
 }
 
 /// `/api` (`core`) or `/apis` in the aggregated form, version 2.
@@ -166,6 +169,10 @@ pub fn server_version() -> Value {
     for (key, value) in [
         ("major", "1"),
         ("minor", "36"),
+        ("emulationMajor", "1"),
+        ("emulationMinor", "36"),
+        ("minCompatibilityMajor", "1"),
+        ("minCompatibilityMinor", "35"),
         ("gitVersion", "v1.36.2"),
         ("gitCommit", "fsm-local"),
         ("gitTreeState", "clean"),

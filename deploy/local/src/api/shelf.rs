@@ -55,6 +55,11 @@ impl Shelf {
         Ok(objects.into_iter().collect())
     }
 
+    /// The version of the last change; 0 if none is remembered.
+    pub fn newest(&self) -> u64 {
+        self.history.back().map_or(0, |change| change.version)
+    }
+
     /// The changes after a version and up to another.
     pub fn changes(&self, after: u64, until: u64) -> Result<Vec<Arc<Change>>, TooOld> {
         self.known(after)?;

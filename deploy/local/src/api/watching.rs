@@ -95,6 +95,9 @@ impl Watch {
             Start::After(version) => self.seen = version,
             Start::Now => self.seen = self.server.database.journalled(),
             Start::Everything { marked } => {
+                // Who wrote something and then looks must see it.
+                let newest = self.server.database.newest(&self.target.resource.storage);
+                latest.wait_for(|latest| *latest >= newest).await.map_err(|_| Ended)?;
                 self.send_existing().await?;
                 if marked && self.bookmarks {
                     self.send_bookmark(true).await?;

@@ -10,7 +10,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 /// Keys whose values are made by the server.
-const GENERATED: [&str; 15] = [
+const GENERATED: [&str; 19] = [
     "description",
     "lastUpdateTime",
     "uid",
@@ -26,6 +26,11 @@ const GENERATED: [&str; 15] = [
     "healthCheckNodePort",
     "tolerations",
     "ca.crt",
+    // Of the program that answers.
+    "buildDate",
+    "gitCommit",
+    "goVersion",
+    "compiler",
 ];
 
 /// A body without what is generated, and with the words of messages that name such things made alike.

@@ -1,6 +1,7 @@
 //! Exchanges whose answers are known to differ.
 //!
-//! A line names a case, its exchanges (`3,5,8-10`, or `*` for a case that is not run at all), and the reason.
+//! A line names a case, its exchanges (`3,5,8-10`; `5?` for one whose answer depends on who is faster; `*` for a case that is not run
+//! at all), and the reason.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +12,18 @@ use super::pack::directory;
 pub struct Exclusions {
     pub whole: bool,
     numbers: BTreeSet<u64>,
+    /// Those of them that differ sometimes.
+    unsure: BTreeSet<u64>,
 }
 
 impl Exclusions {
     pub fn has(&self, number: u64) -> bool {
         self.whole || self.numbers.contains(&number)
+    }
+
+    /// Whether it is no news that the answer does not differ.
+    pub fn is_unsure(&self, number: u64) -> bool {
+        self.unsure.contains(&number)
     }
 }
 
@@ -40,6 +48,10 @@ pub fn read() -> All {
             continue;
         }
         for piece in numbers.split(',') {
+            if let Some(number) = piece.strip_suffix('?') {
+                own.unsure.insert(number.parse().unwrap_or_else(|_| panic!("no number of an exchange: {line}")));
+            }
+            let piece = piece.trim_end_matches('?');
             let (first, last) = piece.split_once('-').unwrap_or((piece, piece));
             let number =
                 |text: &str| text.parse::<u64>().unwrap_or_else(|_| panic!("no number of an exchange: {line}"));

@@ -27,7 +27,7 @@ use serde_json::Value;
 const AT_ONCE: usize = 8;
 
 /// A case that takes longer waits for something that doesn't come.
-const AT_MOST: Duration = Duration::from_mins(1);
+const AT_MOST: Duration = Duration::from_mins(3);
 
 /// What came of one case.
 #[derive(Default)]

@@ -98,7 +98,7 @@ fn left_behind(case: &Value) -> Vec<Value> {
 fn is_left(item: &Value) -> bool {
     let (kind, item_name) =
         (item["kind"].as_str().unwrap_or_default(), item["metadata"]["name"].as_str().unwrap_or_default());
-    matches!(kind, "ConfigMap" | "Pod" | "Widget" | "TrafficSplit" | "Secret")
+    matches!(kind, "ConfigMap" | "Deployment" | "Pod" | "Secret" | "Service" | "TrafficSplit" | "Widget")
         && item["metadata"]["namespace"] == "rec"
         && item_name != "kube-root-ca.crt"
         && item["metadata"]["deletionTimestamp"].is_null()

@@ -23,7 +23,7 @@ const WARM_UP: usize = 2;
 /// By so much the memory in use may have grown, at all and with each round: the API server remembers the last changes of each
 /// resource for watches that resume, and a round makes some hundred.
 const MEMORY_KB: u64 = 32 << 10;
-const MEMORY_KB_A_ROUND: u64 = 16 << 10;
+const MEMORY_KB_A_ROUND: u64 = 4 << 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_much_coming_and_going_nothing_is_left() {

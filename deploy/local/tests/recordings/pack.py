@@ -43,8 +43,9 @@ def call(recorded):
 
 
 def cases(root):
-    # Not packed: what kubectl and kube-rs sent (http/CLIENT-VERSION).
-    groups = [("discovery", "discovery"), ("http", "http"), ("reactions", "admission/reactions")]
+    # What kubectl and kube-rs sent is below http/CLIENT-VERSION.
+    clients = [(client.name, f"http/{client.name}") for client in sorted((root / "http").iterdir()) if client.is_dir()]
+    groups = [("discovery", "discovery"), ("http", "http"), *clients, ("reactions", "admission/reactions")]
     for group, directory in groups:
         for file in sorted((root / directory).glob("*.json")):
             recorded = json.loads(file.read_text())

@@ -44,7 +44,6 @@ fn custom_column(definition: &Value) -> (Column, Cell) {
         (Some(value @ (Value::Array(_) | Value::Object(_))), _) => json!(value.to_string()),
         (Some(value), "string") if !value.is_string() => json!(value.to_string()),
         (Some(value), _) => value.clone(),
-        (None, "date" | "string") => json!(""),
         (None, _) => Value::Null,
     };
     (column, Box::new(cell))
