@@ -1,7 +1,8 @@
 //! Exchanges whose answers are known to differ.
 //!
 //! A line names a case, its exchanges (`3,5,8-10`; `5?` for one whose answer depends on who is faster; `*` for a case that is not run
-//! at all), and the reason.
+//! at all), and the reason. In the sessions of clients several connections are at work at once: whatever is listed for one of them differs
+//! sometimes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,8 @@ pub struct Exclusions {
     numbers: BTreeSet<u64>,
     /// Those of them that differ sometimes.
     unsure: BTreeSet<u64>,
+    /// Whether the case is the session of a client.
+    session: bool,
 }
 
 impl Exclusions {
@@ -23,7 +26,7 @@ impl Exclusions {
 
     /// Whether it is no news that the answer does not differ.
     pub fn is_unsure(&self, number: u64) -> bool {
-        self.unsure.contains(&number)
+        self.session || self.unsure.contains(&number)
     }
 }
 
@@ -43,6 +46,7 @@ pub fn read() -> All {
         let (case, numbers) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         assert!(words.next().is_some_and(|reason| reason.len() > 5), "no reason is given: {line}");
         let own = all.entry(case.to_owned()).or_default();
+        own.session = ["kubectl-", "kube-rs-"].iter().any(|client| case.starts_with(client));
         if numbers == "*" {
             own.whole = true;
             continue;

@@ -107,20 +107,20 @@ async fn recorded_cases_are_answered_as_by_a_real_server() {
         .into_iter()
         .filter(|case| only.as_ref().is_none_or(|only| name(case).starts_with(only)))
         .collect();
-    let mut running = futures::stream::iter(cases)
-        .map(|case| {
-            let own = exclusions.of(name(&case));
-            async move {
-                let name = name(&case).to_owned();
-                let outcome = tokio::time::timeout(AT_MOST, run_case(case, own)).await;
-                (name.clone(), outcome.unwrap_or_else(|_| Outcome::unfinished(&name)))
-            }
-        })
-        .buffer_unordered(AT_ONCE);
+    let run = async |case: &Value| {
+        let outcome = tokio::time::timeout(AT_MOST, run_case(case.clone(), exclusions.of(name(case)))).await;
+        outcome.unwrap_or_else(|_| Outcome::unfinished(name(case)))
+    };
+    let mut running = futures::stream::iter(&cases).map(async |case| (case, run(case).await)).buffer_unordered(AT_ONCE);
     let (mut all, mut groups) = (Sum::default(), BTreeMap::<String, Sum>::new());
     let mut problems = Vec::new();
-    while let Some((case, outcome)) = running.next().await {
-        let group = case.split_once('/').map_or(case.as_str(), |(group, _)| group);
+    while let Some((case, mut outcome)) = running.next().await {
+        if !outcome.problems.is_empty() {
+            // What is done in the background may have been late on a busy machine: what differs twice differs.
+            println!("once: {}", outcome.problems.join("\nonce: "));
+            outcome = run(case).await;
+        }
+        let group = name(case).split_once('/').map_or(name(case), |(group, _)| group);
         groups.entry(group.to_owned()).or_default().add(&outcome);
         all.add(&outcome);
         problems.extend(outcome.problems);
