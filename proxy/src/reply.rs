@@ -31,6 +31,7 @@ impl Reply {
         let title = match refusal.status() {
             StatusCode::FORBIDDEN => "Access denied",
             StatusCode::NOT_FOUND => "Not found",
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => "Bad request",
             _ => "Unavailable",
         };
         Self::new(refusal.status(), refusal.kind.as_str(), format!("{title}: {refusal}"))
@@ -38,6 +39,10 @@ impl Reply {
 
     /// An endpoint that did not answer.
     pub fn failed(error: &UpstreamError) -> Self {
+        if error.is_of_client() {
+            let text = "Bad request: the body of the request is malformed or broke off";
+            return Self::new(StatusCode::BAD_REQUEST, error.class(), text);
+        }
         let status = match error {
             UpstreamError::Dial(_) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_GATEWAY,
@@ -49,6 +54,13 @@ impl Reply {
     pub fn not_ready() -> Self {
         let text = "Unavailable: the proxy has no configuration yet; it connects to the controller by itself";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text)
+    }
+
+    /// A client asks for a tunnel.
+    pub fn no_tunnels() -> Self {
+        let text =
+            "the proxy makes no tunnels for applications; dial the destination instead, or declare the port as tcp";
+        Self::new(StatusCode::NOT_IMPLEMENTED, "connect_unsupported", text)
     }
 
     /// As an HTTP response; `grpc` if the request was.
@@ -72,7 +84,7 @@ impl Reply {
         let status = match self.status {
             StatusCode::FORBIDDEN => "7",
             StatusCode::NOT_FOUND => "12",
-            StatusCode::BAD_REQUEST => "13",
+            StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => "13",
             _ => "14",
         };
         let mut response = Response::new(Body::empty());

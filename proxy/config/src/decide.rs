@@ -29,6 +29,8 @@
 //! | both | both of these | refused |
 //!
 //! A rule that names a route that does not exist allows nothing, and still restricts.
+//!
+//! On either side a request whose head has a [`Flaw`] is refused before anything else is looked at.
 
 mod display;
 mod inbound;
@@ -37,6 +39,7 @@ mod refusal;
 
 use std::net::SocketAddr;
 
+use crate::flaw::Flaw;
 use crate::head;
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Service, ServicePort};
@@ -64,6 +67,8 @@ pub struct RequestHead<'a> {
     /// Path and query, as sent.
     pub path: &'a str,
     pub headers: &'a http::HeaderMap,
+    /// What makes it unacceptable, whatever the policies say.
+    pub flaw: Option<Flaw>,
 }
 
 impl<'a> RequestHead<'a> {
@@ -74,6 +79,7 @@ impl<'a> RequestHead<'a> {
             authority: head::authority_of(parts),
             path: head::path_of(parts),
             headers: &parts.headers,
+            flaw: Flaw::of(parts),
         }
     }
 }
@@ -185,9 +191,10 @@ fn decide_traced<'s>(
     head: Option<&RequestHead<'_>>,
     trace: &mut impl Trace,
 ) -> Decision<'s> {
-    let decision = match connection {
-        Connection::Outbound { destination } => outbound::decide(snapshot, *destination, head, trace),
-        Connection::Inbound { port, peer } => inbound::decide(snapshot, *port, peer.as_ref(), head, trace),
+    let decision = match (head.and_then(|head| head.flaw), connection) {
+        (Some(flaw), _) => Err(Refusal::new(RefusalKind::BadRequest(flaw), flaw.to_string())),
+        (None, Connection::Outbound { destination }) => outbound::decide(snapshot, *destination, head, trace),
+        (None, Connection::Inbound { port, peer }) => inbound::decide(snapshot, *port, peer.as_ref(), head, trace),
     };
     let decision = decision.unwrap_or_else(Decision::Refuse);
     trace.step(|| decision.to_string());

@@ -10,7 +10,7 @@ use crate::snapshot::Snapshot;
 pub enum FirstBytes {
     /// Bytes are passed on without waiting for any.
     Opaque,
-    /// The client speaks first, and most likely HTTP.
+    /// The client speaks first: HTTP, or TLS that is passed on.
     Http,
     /// The first bytes tell, if they come.
     Undeclared,

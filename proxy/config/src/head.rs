@@ -4,7 +4,8 @@
 //! it through the same functions.
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -50,7 +51,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|name| name.trim().parse().ok())
             .collect();
         for name in named {
-            if name != TE {
+            // Host and length are nobody's to take away: they say whom the message is for, and where it ends.
+            if ![TE, HOST, CONTENT_LENGTH].contains(&name) {
                 headers.remove(name);
             }
         }
@@ -69,6 +71,15 @@ pub fn strip_but_upgrade(headers: &mut HeaderMap, upgrades: bool) {
     if let Some(protocol) = protocol {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
+    }
+}
+
+/// Removes from trailers what says how a message is framed or where it goes: it is known by then (RFC 9110, section 6.5.1).
+pub fn strip_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    strip_internal(trailers);
+    for name in [CONTENT_LENGTH, HOST, TE] {
+        trailers.remove(name);
     }
 }
 
@@ -100,6 +111,10 @@ pub fn hand_on(parts: &mut Parts) -> bool {
     let upgrades = upgrade_of(parts).is_some();
     strip_but_upgrade(&mut parts.headers, upgrades);
     strip_internal(&mut parts.headers);
+    if parts.headers.get(EXPECT).is_some_and(|expected| expected.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        // The proxy lets the client go on by itself, and whoever is next has no more to say about it.
+        parts.headers.remove(EXPECT);
+    }
     upgrades
 }
 
@@ -207,7 +222,9 @@ mod tests {
     fn what_belongs_to_the_connection_is_removed() {
         let mut head = parts(
             Request::builder()
-                .header("connection", "close, X-Private, te")
+                .header("connection", "close, X-Private, te, Host, content-length")
+                .header("host", "store")
+                .header("content-length", "0")
                 .header("x-private", "1")
                 .header("keep-alive", "timeout=5")
                 .header("te", "trailers, deflate")
@@ -215,9 +232,10 @@ mod tests {
                 .header("x-kept", "2"),
         );
         strip_hop_by_hop(&mut head.headers);
-        let left: Vec<(&str, &[u8])> =
+        let mut left: Vec<(&str, &[u8])> =
             head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-        assert_eq!(left, [("x-kept", &b"2"[..]), ("te", b"trailers")]);
+        left.sort_unstable();
+        assert_eq!(left, [("content-length", &b"0"[..]), ("host", b"store"), ("te", b"trailers"), ("x-kept", b"2")]);
     }
 
     /// A request with the lines "te: trailers" and "te: 1" came back as 502: HTTP/2 had refused the second.

@@ -10,6 +10,7 @@ mod compile;
 pub mod decide;
 pub mod discovery;
 mod first;
+mod flaw;
 pub mod head;
 pub mod identity;
 pub mod journey;
@@ -30,6 +31,7 @@ pub use decide::{
     Allow, Backend, Connection, Decision, Forward, Passthrough, Refusal, RefusalKind, RequestHead, decide, explain,
 };
 pub use first::FirstBytes;
+pub use flaw::Flaw;
 pub use identity::SpiffeId;
 pub use journey::{Asked, Journey, Verdict};
 pub use model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};

@@ -50,6 +50,7 @@ impl Open {
             authority: head.headers.get(::http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
             path: head.uri.path_and_query().map_or("/", |path| path.as_str()),
             headers: &head.headers,
+            flaw: None,
         });
         !matches!(decide(snapshot, &connection, head.as_ref()), Decision::Refuse(_))
     }

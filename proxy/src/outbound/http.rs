@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ::http::header::{CONNECTION, HeaderValue};
 use ::http::request::Parts;
-use ::http::{Request, Response, Version};
+use ::http::{Method, Request, Response, StatusCode, Version};
 use fsm_proxy_config::{Connection, Decision, Forward, RequestHead, Snapshot, decide};
 use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
@@ -45,6 +46,9 @@ impl Outbound {
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Reply> {
         let start = Instant::now();
+        if request.method() == Method::CONNECT {
+            return Err(Reply::no_tunnels());
+        }
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
         let (mut parts, body) = request.into_parts();
         let decision = self.decide(&snapshot, &parts);
@@ -156,7 +160,7 @@ impl Answer for Outbound {
         let http1 = request.version() != Version::HTTP_2;
         match self.answer(request).await {
             Ok(mut response) => {
-                if response.status() != ::http::StatusCode::SWITCHING_PROTOCOLS {
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     headers::strip_hop_by_hop(response.headers_mut());
                 }
                 if http1 {
@@ -167,7 +171,13 @@ impl Answer for Outbound {
             Err(reply) => {
                 self.context.metrics.refused(Direction::Outbound, reply.reason);
                 tracing::debug!(destination = %self.destination, reason = %reply.text, "an outbound request is refused");
-                reply.into_response(grpc)
+                let unclear = matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
+                let mut response = reply.into_response(grpc);
+                if http1 && unclear {
+                    // What comes next on the connection may not be what it seems either.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
             }
         }
     }

@@ -54,6 +54,10 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
     let stream = Rewind::new(head, stream);
     let answer = Outbound::new(Arc::clone(&context), destination);
     match sniffed {
+        // Where HTTP is declared, what is like it but isn't is refused as bad HTTP, and reaches no application as raw bytes.
+        Sniffed::Opaque if first == FirstBytes::Http => {
+            serve_http1(stream, answer, idle, &context.limits, &context.drain).await;
+        }
         Sniffed::Http1 => serve_http1(stream, answer, idle, &context.limits, &context.drain).await,
         Sniffed::Http2 => serve_http2(stream, answer, &context.limits, &context.drain).await,
         Sniffed::Tls | Sniffed::Opaque => opaque::connection(&context, stream, destination).await,

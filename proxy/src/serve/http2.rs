@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -107,7 +107,6 @@ impl Opening {
 
     /// The connection cannot make tunnels.
     pub fn unsupported(self) {
-        let text = "the proxy makes no tunnels for applications; dial the destination instead";
-        self.refuse(Reply::new(StatusCode::NOT_IMPLEMENTED, "connect_unsupported", text));
+        self.refuse(Reply::no_tunnels());
     }
 }

@@ -11,6 +11,7 @@ use http_body::{Body as _, Frame};
 
 use super::body::{Body, BodyError};
 use super::kept::Kept;
+use crate::headers;
 
 /// Sends `body` at the pace that the peer's windows allow, and notes in `kept` what was sent. A body that breaks off
 /// resets the stream.
@@ -52,7 +53,8 @@ async fn send(body: &mut Body, stream: &mut SendStream<Bytes>, kept: Option<&Kep
                 }
             }
             Err(frame) => {
-                if let Ok(trailers) = frame.into_trailers() {
+                if let Ok(mut trailers) = frame.into_trailers() {
+                    headers::strip_trailers(&mut trailers);
                     // Requests with trailers are too rare to be kept.
                     kept.inspect(|kept| kept.forget());
                     stream.send_trailers(trailers)?;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response};
 use http_body::Body as _;
 use hyper::client::conn::http1::SendRequest;
@@ -48,6 +49,10 @@ impl Pool {
     ) -> Result<Response<Body>, Failed> {
         let (mut parts, body) = request.into_parts();
         headers::into_http1(&mut parts);
+        if !body.is_end_stream() && !parts.headers.contains_key(CONTENT_LENGTH) {
+            // Said explicitly, as hyper takes GET and HEAD to have no body otherwise.
+            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
         let mut request = Request::from_parts(parts, body);
         while let Some(send) = self.take(address) {
             // The application may close an idle connection at any time, even while the request is on its way.

@@ -62,9 +62,20 @@ pub enum UpstreamError {
 }
 
 impl UpstreamError {
+    /// Whether it was the client that broke off: the body of its request did not come to its end, so nobody can answer it.
+    pub fn is_of_client(&self) -> bool {
+        match self {
+            // The stream was reset from here, for want of the rest.
+            Self::Http2 { source, .. } => source.is_reset() && !source.is_remote(),
+            Self::Http1 { source, .. } => source.is_user(),
+            Self::Dial(_) | Self::Tunnel { .. } => false,
+        }
+    }
+
     /// The word for metrics and for the `fsm-denied` header.
     pub fn class(&self) -> &'static str {
         match self {
+            _ if self.is_of_client() => "client_broke_off",
             Self::Dial(_) => "upstream_unreachable",
             Self::Http1 { .. } | Self::Http2 { .. } => "upstream_broke_off",
             Self::Tunnel { .. } => "upstream_refused",

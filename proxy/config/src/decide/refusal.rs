@@ -2,9 +2,13 @@
 
 use std::fmt;
 
+use crate::flaw::Flaw;
+
 /// Why something was refused, as a word for metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RefusalKind {
+    /// Either: what the request asks for is not certain.
+    BadRequest(Flaw),
     /// Outbound: no service or pod of the mesh, and egress is off.
     UnknownDestination,
     /// Outbound: the service is known, and has no such port.
@@ -25,6 +29,7 @@ impl RefusalKind {
     /// The word used in metrics, logs and JSON.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::BadRequest(_) => "bad_request",
             Self::UnknownDestination => "unknown_destination",
             Self::NoSuchPort => "no_such_port",
             Self::NoBackend => "no_backend",
@@ -38,6 +43,7 @@ impl RefusalKind {
     /// The HTTP status to answer: 403 for what is not allowed, 503 for what may come.
     pub fn status(self) -> http::StatusCode {
         match self {
+            Self::BadRequest(flaw) => flaw.status(),
             Self::NoBackend => http::StatusCode::SERVICE_UNAVAILABLE,
             Self::NoSuchPort => http::StatusCode::NOT_FOUND,
             _ => http::StatusCode::FORBIDDEN,

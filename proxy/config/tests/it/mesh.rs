@@ -196,7 +196,13 @@ impl Request {
     }
 
     pub fn head(&self) -> RequestHead<'_> {
-        RequestHead { method: &self.method, authority: &self.authority, path: &self.path, headers: &self.headers }
+        RequestHead {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+            flaw: None,
+        }
     }
 }
 

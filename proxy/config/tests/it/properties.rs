@@ -124,7 +124,13 @@ struct OwnedHead {
 
 impl OwnedHead {
     fn as_head(&self) -> RequestHead<'_> {
-        RequestHead { method: &self.method, authority: &self.authority, path: &self.path, headers: &self.headers }
+        RequestHead {
+            method: &self.method,
+            authority: &self.authority,
+            path: &self.path,
+            headers: &self.headers,
+            flaw: None,
+        }
     }
 }
 

@@ -77,8 +77,13 @@ impl Question {
     }
 
     fn ask(&self, snapshot: &Snapshot) -> Value {
-        let head =
-            RequestHead { method: &self.method, authority: &self.host, path: &self.path, headers: &self.headers };
+        let head = RequestHead {
+            method: &self.method,
+            authority: &self.host,
+            path: &self.path,
+            headers: &self.headers,
+            flaw: None,
+        };
         let (decision, steps) = explain(snapshot, &self.connection, (!self.opaque).then_some(&head));
         let mut answer = decision.to_json();
         answer["seq"] = snapshot.seq().into();

@@ -7,5 +7,6 @@ mod journey;
 mod lifecycle;
 mod mesh;
 mod messages;
+mod odd;
 mod opaque;
 mod policy;
