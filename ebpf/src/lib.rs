@@ -52,7 +52,7 @@ pub use mechanism::{Attached, Mechanism};
 pub use nft::NftAttachment;
 pub use probe::{Feature, FeatureTable, For, probe};
 pub use rules::{
-    INBOUND_PORT_EXCLUSION_LIST, OUTBOUND_IP_RANGE_EXCLUSION_LIST, OUTBOUND_IP_RANGE_INCLUSION_LIST,
+    DNS_CAPTURE, INBOUND_PORT_EXCLUSION_LIST, OUTBOUND_IP_RANGE_EXCLUSION_LIST, OUTBOUND_IP_RANGE_INCLUSION_LIST,
     OUTBOUND_PORT_EXCLUSION_LIST, Rules, RulesError,
 };
 
@@ -60,6 +60,8 @@ pub use rules::{
 pub const OUTBOUND_PORT: u16 = abi::OUTBOUND_PORT;
 /// The proxy's listener for captured inbound connections; their local address is the original destination.
 pub const INBOUND_PORT: u16 = abi::INBOUND_PORT;
+/// The proxy's DNS server.
+pub const DNS_PORT: u16 = abi::DNS_PORT;
 /// Mesh traffic from other proxies: never captured inbound.
 pub const MESH_PORT: u16 = abi::MESH_PORT;
 /// The proxy's Prometheus metrics: never captured inbound.

@@ -34,13 +34,17 @@ pub(crate) struct Attachment {
 
 /// All of them, in the order of attaching. The ones that redirect come last, so nothing is redirected before all else is
 /// in place; detaching goes the other way.
-pub(crate) const ATTACHMENTS: [Attachment; 8] = [
+pub(crate) const ATTACHMENTS: [Attachment; 12] = [
     Attachment { program: "listen", kind: AttachType::SockOps, on: On::Proxy },
     Attachment { program: "flows", kind: AttachType::SockOps, on: On::Pod },
     Attachment { program: "original_dst", kind: AttachType::GetSockOpt, on: On::Pod },
     Attachment { program: "inbound", kind: AttachType::SkLookup, on: On::Namespace },
     Attachment { program: "getpeername4", kind: AttachType::GetPeerName4, on: On::Pod },
     Attachment { program: "getpeername6", kind: AttachType::GetPeerName6, on: On::Pod },
+    Attachment { program: "recvmsg4", kind: AttachType::RecvMsg4, on: On::Pod },
+    Attachment { program: "recvmsg6", kind: AttachType::RecvMsg6, on: On::Pod },
+    Attachment { program: "sendmsg4", kind: AttachType::SendMsg4, on: On::Pod },
+    Attachment { program: "sendmsg6", kind: AttachType::SendMsg6, on: On::Pod },
     Attachment { program: "connect4", kind: AttachType::Connect4, on: On::Pod },
     Attachment { program: "connect6", kind: AttachType::Connect6, on: On::Pod },
 ];
@@ -132,8 +136,9 @@ impl Pins {
 
     /// Leaves new connections alone, while those under way find what they need.
     pub(crate) fn stop_redirecting(&self) -> io::Result<()> {
+        use AttachType::{Connect4, Connect6, SendMsg4, SendMsg6};
         let redirecting =
-            |attachment: &&Attachment| matches!(attachment.kind, AttachType::Connect4 | AttachType::Connect6);
+            |attachment: &&Attachment| matches!(attachment.kind, Connect4 | Connect6 | SendMsg4 | SendMsg6);
         ATTACHMENTS.iter().filter(redirecting).try_for_each(|attachment| self.release(attachment))
     }
 

@@ -121,6 +121,10 @@ pub fn probe() -> FeatureTable {
     for (program, name, needed_for, since) in [
         ("connect4", "cgroup connect4", "capturing outbound IPv4", "4.17"),
         ("connect6", "cgroup connect6", "capturing outbound IPv6", "4.17"),
+        ("sendmsg4", "cgroup sendmsg4", "capturing queries for names, IPv4", "4.18"),
+        ("sendmsg6", "cgroup sendmsg6", "capturing queries for names, IPv6", "4.18"),
+        ("recvmsg4", "cgroup recvmsg4", "answers from the name server that was asked, IPv4", "5.2"),
+        ("recvmsg6", "cgroup recvmsg6", "answers from the name server that was asked, IPv6", "5.2"),
         ("getpeername4", "cgroup getpeername4", "showing IPv4 destinations to applications", "5.8"),
         ("getpeername6", "cgroup getpeername6", "showing IPv6 destinations to applications", "5.8"),
     ] {

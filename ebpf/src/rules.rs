@@ -13,6 +13,9 @@ pub const OUTBOUND_IP_RANGE_EXCLUSION_LIST: &str = "flomesh.io/outbound-ip-range
 /// Pod annotation: destination ranges that alone are captured.
 pub const OUTBOUND_IP_RANGE_INCLUSION_LIST: &str = "flomesh.io/outbound-ip-range-inclusion-list";
 
+/// Pod annotation: whether queries for names go to the proxy's DNS server.
+pub const DNS_CAPTURE: &str = "flomesh.io/dns-capture";
+
 /// The exclusions and inclusions of one pod. An exclusion always wins; connections to loopback are never captured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -25,6 +28,8 @@ pub struct Rules {
     pub outbound_ip_range_inclusions: BTreeSet<IpNet>,
     /// Ports of the pod that are reached directly.
     pub inbound_port_exclusions: BTreeSet<u16>,
+    /// Whether queries for names (UDP to port 53) go to the proxy's DNS server. Exclusions hold for them too.
+    pub dns_capture: bool,
 }
 
 /// An annotation that makes no sense. A pod with one is not admitted.
@@ -36,10 +41,12 @@ pub enum RulesError {
         "annotation {annotation}: {entry:?} is not an IP range: give ranges like 10.0.0.0/8 or fd00::/8 separated by commas"
     )]
     Range { annotation: &'static str, entry: String },
+    #[error("annotation {annotation}: {entry:?} is not a switch: write enabled or disabled")]
+    Switch { annotation: &'static str, entry: String },
 }
 
 impl Rules {
-    /// Reads the four annotations; others are ignored.
+    /// Reads the five annotations; others are ignored.
     pub fn from_annotations<'a>(annotations: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, RulesError> {
         let mut rules = Self::default();
         for (name, value) in annotations {
@@ -56,6 +63,10 @@ impl Rules {
                 OUTBOUND_IP_RANGE_INCLUSION_LIST => {
                     rules.outbound_ip_range_inclusions = ranges(OUTBOUND_IP_RANGE_INCLUSION_LIST, value)?;
                 }
+                DNS_CAPTURE => {
+                    let wrong = || RulesError::Switch { annotation: DNS_CAPTURE, entry: value.to_owned() };
+                    rules.dns_capture = switch(value).ok_or_else(wrong)?;
+                }
                 _ => {}
             }
         }
@@ -69,6 +80,7 @@ impl Rules {
         self.outbound_ip_range_exclusions.extend(&other.outbound_ip_range_exclusions);
         self.outbound_ip_range_inclusions.extend(&other.outbound_ip_range_inclusions);
         self.inbound_port_exclusions.extend(&other.inbound_port_exclusions);
+        self.dns_capture |= other.dns_capture;
         self
     }
 
@@ -92,6 +104,15 @@ impl Rules {
 
 fn is_link_local6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// As all switches of FSM.
+fn switch(value: &str) -> Option<bool> {
+    match value.to_ascii_lowercase().as_str() {
+        "enabled" | "yes" | "true" => Some(true),
+        "disabled" | "no" | "false" => Some(false),
+        _ => None,
+    }
 }
 
 fn entries(value: &str) -> impl Iterator<Item = &str> {

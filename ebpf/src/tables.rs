@@ -2,8 +2,8 @@
 
 use crate::{
     abi::{
-        AF_INET, AF_INET6, Counters, Destination, FAIL_CLOSED, Flow, INBOUND, INCLUDE_ONLY, ListenerKey, OUTBOUND,
-        PodEntry, PortKey, RANGE_KEY_FIXED_BITS, RangeKey,
+        AF_INET, AF_INET6, CAPTURE_DNS, Counters, Destination, FAIL_CLOSED, Flow, INBOUND, INCLUDE_ONLY, ListenerKey,
+        OUTBOUND, PodEntry, PortKey, RANGE_KEY_FIXED_BITS, RangeKey,
     },
     error::{InterceptError, errno},
     listeners::Listener,
@@ -56,6 +56,7 @@ plain_data!(PodEntry, PortKey, RangeKey, Flow, Destination, ListenerKey);
 pub(crate) struct InstalledRules {
     id: u32,
     include_only: bool,
+    dns_capture: bool,
     ports: Vec<PortKey>,
     excluded: Vec<(u32, RangeKey)>,
     included: Vec<(u32, RangeKey)>,
@@ -142,7 +143,10 @@ impl Tables {
         rules: &InstalledRules,
         fail_closed: bool,
     ) -> Result<(), InterceptError> {
-        let flags = if fail_closed { FAIL_CLOSED } else { 0 } | if rules.include_only { INCLUDE_ONLY } else { 0 };
+        let flag = |set, flag| if set { flag } else { 0 };
+        let flags = flag(fail_closed, FAIL_CLOSED)
+            | flag(rules.include_only, INCLUDE_ONLY)
+            | flag(rules.dns_capture, CAPTURE_DNS);
         let entry = PodEntry { proxy_cgroup, rules: rules.id, flags };
         self.pods.insert(netns, entry, 0).map_err(|e| full("PODS", "intercepted pods", PODS_LIMIT, e))
     }
@@ -178,6 +182,7 @@ impl Tables {
         let mut installed = InstalledRules {
             id,
             include_only: !rules.outbound_ip_range_inclusions.is_empty(),
+            dns_capture: rules.dns_capture,
             ports: Vec::new(),
             excluded: Vec::new(),
             included: Vec::new(),

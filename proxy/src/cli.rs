@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::control::admin::{self, ADMIN_ADDRESS, Admin};
 use crate::control::{Control, Environment};
 use crate::limits::Limits;
-use crate::sidecar::{Config, Sidecar, Sources};
+use crate::sidecar::{Config, Resolver, Sidecar, Sources};
 use crate::telemetry::Telemetry;
 use crate::tls::MeshTls;
 
@@ -98,6 +98,7 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
         },
         pod_ip: args.pod_ip,
         owner: (args.pod_controller_kind.clone(), args.pod_controller_name.clone()),
+        resolver: Resolver::of_host(),
         ..Config::default()
     };
     let handle = Sidecar::start(config, sources.clone())?;

@@ -18,6 +18,7 @@ mod drain;
 mod inbound;
 mod limits;
 pub mod metrics;
+mod names;
 mod outbound;
 mod probe;
 mod reply;

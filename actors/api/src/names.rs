@@ -12,6 +12,8 @@ pub const SIDECAR_INJECTION: &str = "flomesh.io/sidecar-injection";
 pub const SIDECAR_IMAGE: &str = "flomesh.io/sidecar-image";
 /// Annotation on a Pod: inbound ports that bypass the proxy, comma separated.
 pub const INBOUND_PORT_EXCLUSION: &str = "flomesh.io/inbound-port-exclusion-list";
+/// Annotation on a Pod: whether its queries for names go to the sidecar.
+pub const DNS_CAPTURE: &str = "flomesh.io/dns-capture";
 /// Annotation on a Pod: outbound ports that bypass the proxy, comma separated.
 pub const OUTBOUND_PORT_EXCLUSION: &str = "flomesh.io/outbound-port-exclusion-list";
 /// Annotation on a Pod: destinations that bypass the proxy, comma separated CIDRs.

@@ -10,6 +10,8 @@ pub const AF_INET6: u16 = 10;
 pub const OUTBOUND_PORT: u16 = 15001;
 /// The proxy's listener for captured inbound connections.
 pub const INBOUND_PORT: u16 = 15003;
+/// The proxy's DNS server, for pods with [`CAPTURE_DNS`].
+pub const DNS_PORT: u16 = 15053;
 /// Mesh traffic from other proxies; reaches the proxy directly.
 pub const MESH_PORT: u16 = 15008;
 /// Prometheus metrics of the proxy; reached directly.
@@ -26,7 +28,7 @@ pub struct PodEntry {
     /// The rules in force: the first part of every key in the rule tables. Replacing this one number replaces all
     /// rules of the pod at once, so no connection is judged by a mixture of two sets.
     pub rules: u32,
-    /// [`FAIL_CLOSED`] and [`INCLUDE_ONLY`].
+    /// [`FAIL_CLOSED`], [`INCLUDE_ONLY`] and [`CAPTURE_DNS`].
     pub flags: u32,
 }
 
@@ -34,6 +36,8 @@ pub struct PodEntry {
 pub const FAIL_CLOSED: u32 = 1;
 /// The pod has inclusion ranges: only destinations inside them are captured.
 pub const INCLUDE_ONLY: u32 = 2;
+/// Queries for names (UDP to port 53) go to the proxy's DNS server.
+pub const CAPTURE_DNS: u32 = 4;
 
 /// An excluded port under one set of rules.
 #[repr(C)]

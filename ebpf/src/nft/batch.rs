@@ -60,7 +60,8 @@ pub(super) enum Verdict {
 /// One step of a rule. The first that does not match ends the rule.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Expression {
-    NotTcp,
+    /// `IPPROTO_TCP` or `IPPROTO_UDP`.
+    OtherThan(i32),
     /// `NFPROTO_IPV4` or `NFPROTO_IPV6`.
     Family(u8),
     FromInterface(u32),
@@ -71,6 +72,8 @@ pub(super) enum Expression {
     },
     /// Loads the destination's port or address for [`Self::InSet`].
     DestinationPort,
+    /// To another port than this one.
+    PortOtherThan(u16),
     DestinationV4,
     DestinationV6,
     InSet {
@@ -245,9 +248,9 @@ impl Attributes<'_> {
 
     fn expression(&mut self, expression: Expression) {
         match expression {
-            Expression::NotTcp => {
+            Expression::OtherThan(protocol) => {
                 self.meta(META_L4PROTO);
-                self.compare(NOT_EQUAL, &[libc::IPPROTO_TCP as u8]);
+                self.compare(NOT_EQUAL, &[protocol as u8]);
             }
             Expression::Family(family) => {
                 self.meta(META_NFPROTO);
@@ -266,6 +269,10 @@ impl Attributes<'_> {
                 self.compare(EQUAL, &id.to_ne_bytes());
             }
             Expression::DestinationPort => self.payload(PAYLOAD_TRANSPORT, 2, 2),
+            Expression::PortOtherThan(port) => {
+                self.payload(PAYLOAD_TRANSPORT, 2, 2);
+                self.compare(NOT_EQUAL, &port.to_be_bytes());
+            }
             Expression::DestinationV4 => self.payload(PAYLOAD_NETWORK, 16, 4),
             Expression::DestinationV6 => self.payload(PAYLOAD_NETWORK, 24, 16),
             Expression::InSet { set, outside } => self.step("lookup", |a| {

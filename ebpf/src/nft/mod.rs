@@ -81,6 +81,7 @@ pub(crate) fn try_out(proxy_cgroup: &Path) -> Result<(), InterceptError> {
         outbound_ip_range_exclusions: everything.clone().collect(),
         outbound_ip_range_inclusions: everything.collect(),
         inbound_port_exclusions: [1].into(),
+        dns_capture: true,
     };
     let pod = PodSpec {
         netns: netns.as_fd(),

@@ -13,6 +13,13 @@
 //!     meta nfproto ipv6 ip6 daddr != @included6 return
 //!     redirect to :15001
 //!   }
+//!   chain names {                                        only if names are captured
+//!     type nat hook output priority dstnat
+//!     meta l4proto != udp return
+//!     udp dport != 53 return
+//!     ...                                                as in `outbound`, from the proxy's cgroup on
+//!     redirect to :15053
+//!   }
 //!   chain inbound {
 //!     type nat hook prerouting priority dstnat
 //!     meta l4proto != tcp return
@@ -25,7 +32,7 @@
 
 use super::batch::{Batch, Expression, KeyType, Verdict};
 use crate::{
-    abi::{INBOUND_PORT, MESH_PORT, METRICS_PORT, OUTBOUND_PORT, PROBE_PORTS},
+    abi::{DNS_PORT, INBOUND_PORT, MESH_PORT, METRICS_PORT, OUTBOUND_PORT, PROBE_PORTS},
     rules::Rules,
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -37,6 +44,7 @@ const LOOPBACK: u32 = 1;
 /// `NF_INET_LOCAL_OUT`, `NF_INET_PRE_ROUTING`.
 const HOOK_OUTPUT: u32 = 3;
 const HOOK_PREROUTING: u32 = 0;
+const NAME_SERVER_PORT: u16 = 53;
 
 /// How nf_tables names a cgroup: by its id, and how far it is below the root.
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +87,7 @@ pub(super) fn ruleset(proxy: ProxyCgroup, rules: &Rules) -> Batch {
             ]
         })
     };
-    let not_tcp = vec![Expression::NotTcp, Expression::Verdict(Verdict::Return)];
+    let other_than = |protocol| vec![Expression::OtherThan(protocol), Expression::Verdict(Verdict::Return)];
     let port_in = |set| {
         vec![
             Expression::DestinationPort,
@@ -88,20 +96,26 @@ pub(super) fn ruleset(proxy: ProxyCgroup, rules: &Rules) -> Batch {
         ]
     };
 
-    let mut outbound = vec![
-        not_tcp.clone(),
+    let mut left_alone = vec![
         vec![Expression::Cgroup { id: proxy.id, level: proxy.level }, Expression::Verdict(Verdict::Return)],
         port_in("outbound_ports"),
     ];
-    outbound.extend(by_family("excluded4", "excluded6", false));
+    left_alone.extend(by_family("excluded4", "excluded6", false));
     if !rules.outbound_ip_range_inclusions.is_empty() {
-        outbound.extend(by_family("included4", "included6", true));
+        left_alone.extend(by_family("included4", "included6", true));
     }
-    outbound.push(vec![Expression::Redirect(OUTBOUND_PORT)]);
+    let redirect = |port| vec![Expression::Redirect(port)];
+    let outbound = [&[other_than(libc::IPPROTO_TCP)], &left_alone[..], &[redirect(OUTBOUND_PORT)]].concat();
     batch.add_chain("outbound", HOOK_OUTPUT, &outbound);
+    if rules.dns_capture {
+        let not_to_name_server =
+            vec![Expression::PortOtherThan(NAME_SERVER_PORT), Expression::Verdict(Verdict::Return)];
+        let which = [other_than(libc::IPPROTO_UDP), not_to_name_server];
+        batch.add_chain("names", HOOK_OUTPUT, &[&which, &left_alone[..], &[redirect(DNS_PORT)]].concat());
+    }
 
     let inbound = [
-        not_tcp,
+        other_than(libc::IPPROTO_TCP),
         vec![Expression::FromInterface(LOOPBACK), Expression::Verdict(Verdict::Return)],
         port_in("inbound_ports"),
         vec![Expression::Redirect(INBOUND_PORT)],

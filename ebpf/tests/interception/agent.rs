@@ -4,7 +4,7 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufReader, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
         unix::{net::UnixStream, process::CommandExt},
@@ -84,6 +84,13 @@ impl Agent {
         socket
     }
 
+    /// A socket that is connected to a name server.
+    pub fn ask(&self, server: SocketAddr) -> UdpSocket {
+        let socket = UdpSocket::from(self.socket("ask", server, "close").unwrap());
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
     fn socket(&self, what: &str, address: SocketAddr, then: &str) -> io::Result<OwnedFd> {
         let mut control = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         writeln!(control.get_mut(), "{what} {address}")?;
@@ -150,6 +157,12 @@ fn open(request: &str) -> io::Result<OwnedFd> {
         "connect" => TcpStream::connect_timeout(&address, PATIENCE)?.into(),
         "listen" => TcpListener::bind(address)?.into(),
         "udp" => UdpSocket::bind(address)?.into(),
+        "ask" => {
+            let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+            socket.connect(address)?;
+            socket.into()
+        }
         "mptcp" => connect_multipath(address)?,
         other => panic!("unknown request {other}"),
     })

@@ -6,9 +6,15 @@ use crate::{
     world::{PEER, PEER_FAR, PEER6, POD, POD6, World, accept_from, at, mapped, world},
 };
 use fsm_ebpf::{
-    Attached, INBOUND_PORT, Interceptor, MESH_PORT, METRICS_PORT, Mechanism, OUTBOUND_PORT, PROBE_PORTS, Rules,
+    Attached, DNS_PORT, INBOUND_PORT, Interceptor, MESH_PORT, METRICS_PORT, Mechanism, OUTBOUND_PORT, PROBE_PORTS,
+    Rules,
 };
-use std::{collections::BTreeSet, io::ErrorKind, net::TcpStream, sync::OnceLock};
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind,
+    net::{SocketAddr, TcpStream, UdpSocket},
+    sync::OnceLock,
+};
 
 /// Runs `test` in a world of its own for each mechanism that this machine has.
 fn with_each(rules: &Rules, test: impl Fn(&World, Attached)) {
@@ -201,5 +207,53 @@ fn detaching_and_attaching_again_leaves_one_of_everything() {
         let server = world.peer.listen(at(PEER, 80));
         pod.detach().unwrap();
         accept_from(&server, &world.app.connect(at(PEER, 80)).unwrap());
+    });
+}
+
+/// Answers one question on `server`, and gives what `client` heard and from whom.
+fn answered(server: &UdpSocket, client: &UdpSocket) -> SocketAddr {
+    let mut buffer = [0; 16];
+    let (length, from) = server.recv_from(&mut buffer).expect("no question arrived here");
+    assert_eq!(&buffer[..length], b"question");
+    server.send_to(b"answer", from).unwrap();
+    let (length, from) = client.recv_from(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"answer");
+    from
+}
+
+#[test]
+fn questions_for_names_go_to_the_proxy_and_answers_seem_to_come_from_whom_was_asked() {
+    let rules = Rules { dns_capture: true, ..Rules::default() };
+    with_each(&rules, |world, mut pod| {
+        let _listener =
+            (world.proxy.listen(at("127.0.0.1", OUTBOUND_PORT)), world.proxy.listen(at("::1", OUTBOUND_PORT)));
+        let (proxy4, proxy6) = (world.proxy.udp(at("127.0.0.1", DNS_PORT)), world.proxy.udp(at("::1", DNS_PORT)));
+        for (server, proxy) in [(at(PEER, 53), &proxy4), (at(PEER6, 53), &proxy6), (mapped(PEER, 53), &proxy4)] {
+            let any = if server.is_ipv4() { "0.0.0.0" } else { "::" };
+            let client = world.app.udp(at(any, 0));
+            for server in [server, if server == at(PEER, 53) { at(PEER_FAR, 53) } else { server }] {
+                client.send_to(b"question", server).unwrap();
+                assert_eq!(answered(proxy, &client), server, "not connected");
+            }
+            let connected = world.app.ask(server);
+            connected.send(b"question").unwrap();
+            assert_eq!(answered(proxy, &connected), server, "connected");
+            assert_eq!(connected.peer_addr().unwrap(), server);
+        }
+        let direct = |client: &UdpSocket, to: SocketAddr| {
+            let server = world.peer.udp(to);
+            client.send_to(b"question", to).unwrap();
+            assert_eq!(answered(&server, client), to);
+        };
+        direct(&world.app.udp(at(POD, 0)), at(PEER, 5353));
+        let server = world.peer.udp(at(PEER, 53));
+        let own = world.proxy.ask(at(PEER, 53));
+        own.send(b"question").unwrap();
+        assert_eq!(answered(&server, &own), at(PEER, 53), "the proxy's own questions");
+        drop(server);
+        pod.update(&Rules { outbound_port_exclusions: [53].into(), ..rules.clone() }).unwrap();
+        direct(&world.app.udp(at(POD, 0)), at(PEER, 53));
+        pod.update(&Rules::default()).unwrap();
+        direct(&world.app.udp(at(POD, 0)), at(PEER, 53));
     });
 }

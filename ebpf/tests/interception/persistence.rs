@@ -118,7 +118,7 @@ fn an_agent_killed_and_restarted_under_traffic_costs_no_connection() {
     });
     // Three restarts later there is one set of links and of rules.
     let interceptor = Interceptor::open(folder.path()).unwrap();
-    assert_eq!(interceptor.link_ids().unwrap().len(), 8);
+    assert_eq!(interceptor.link_ids().unwrap().len(), 12);
     // The pod, its counters, its listener, three excluded ports.
     assert_eq!(interceptor.table_entries(), 6);
     assert_eq!(interceptor.sweep().unwrap(), 0, "the pod is alive");
@@ -173,7 +173,7 @@ fn an_agent_with_other_tables_takes_over_under_traffic() {
     });
     interceptor.forget_superseded().unwrap();
     made(5);
-    assert_eq!(interceptor.link_ids().unwrap().len(), 8);
+    assert_eq!(interceptor.link_ids().unwrap().len(), 12);
     assert!(folder.path().join("v999").is_dir());
     assert!(!folder.path().join("v1").exists(), "nothing of the old version stays");
     traffic.detach().unwrap();
@@ -253,7 +253,7 @@ fn a_thousand_pods_come_and_go_without_a_trace() {
         let pods: Vec<_> = places.iter().map(attach).collect();
         assert_eq!(interceptor.table_entries(), 200 * 22);
         let links: BTreeSet<u32> = interceptor.link_ids().unwrap().into_iter().collect();
-        assert_eq!(links.len(), 200 * 8);
+        assert_eq!(links.len(), 200 * 12);
         assert!(links.is_subset(&links_in_kernel()));
         ever.extend(links);
         // Tests beside this one look at a link now and then; attached pods hold none open.

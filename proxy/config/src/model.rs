@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::identity::SpiffeId;
+use crate::names::Names;
 use crate::proto;
 
 /// What a port speaks, as declared on the Service (`appProtocol`, or the prefix of the port's name).
@@ -86,6 +87,8 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// Dial the application on the pod's address instead of 127.0.0.1.
     pub dial_pod_ip: bool,
+    /// What the sidecar's DNS server knows by itself.
+    pub names: Names,
 }
 
 impl Settings {
@@ -103,6 +106,7 @@ impl Default for Settings {
             connect_timeout: Self::DEFAULT_CONNECT_TIMEOUT,
             idle_timeout: None,
             dial_pod_ip: false,
+            names: Names::default(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::identity::SpiffeId;
 use crate::model::{InboundPort, Protocol, Service, ServicePort, Settings, Workload};
+use crate::names::{Names, canonical};
 use crate::proto;
 use crate::resource::{InvalidResource, Resource, ResourceName};
 use crate::route::{HttpMatch, Pattern, RouteGroup};
@@ -41,7 +42,7 @@ impl At<'_> {
 
 type Result<T> = std::result::Result<T, InvalidResource>;
 
-pub(crate) fn settings(_at: At<'_>, message: &proto::Settings) -> Result<Settings> {
+pub(crate) fn settings(at: At<'_>, message: &proto::Settings) -> Result<Settings> {
     let millis = |value: u32| (value > 0).then(|| Duration::from_millis(value.into()));
     Ok(Settings {
         mesh_name: message.mesh_name.clone(),
@@ -51,6 +52,24 @@ pub(crate) fn settings(_at: At<'_>, message: &proto::Settings) -> Result<Setting
         connect_timeout: millis(message.connect_timeout_ms).unwrap_or(Settings::DEFAULT_CONNECT_TIMEOUT),
         idle_timeout: millis(message.idle_timeout_ms),
         dial_pod_ip: message.dial_pod_ip,
+        names: message.names.as_ref().map(|message| names(at, message)).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn names(at: At<'_>, message: &proto::Names) -> Result<Names> {
+    let addresses = |field: &str, texts: &[String]| -> Result<Vec<IpAddr>> {
+        let numbered = texts.iter().enumerate();
+        numbered.map(|(index, text)| address(at, || format!("names.{field}[{index}]"), text)).collect()
+    };
+    let record = |record: &proto::NameRecord| {
+        Ok((canonical(&record.name), addresses(&format!("records.{}", record.name), &record.addresses)?))
+    };
+    Ok(Names {
+        upstreams: addresses("upstreams", &message.upstreams)?,
+        records: message.records.iter().map(record).collect::<Result<_>>()?,
+        wildcard: addresses("wildcard", &message.wildcard)?,
+        replaced: addresses("replaced", &message.replaced)?.into_iter().collect(),
+        mapped: message.mapped,
     })
 }
 

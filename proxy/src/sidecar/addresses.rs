@@ -11,6 +11,7 @@ const ADMIN_PORT: u16 = 15000;
 const OUTBOUND_PORT: u16 = 15001;
 const CAPTURE_PORT: u16 = 15003;
 const METRICS_PORT: u16 = 15010;
+const NAMES_PORT: u16 = 15053;
 const PROBE_PORTS: [u16; 4] = [15901, 15902, 15903, 15904];
 
 /// Every port that a sidecar uses in its pod.
@@ -29,6 +30,8 @@ pub struct Addresses {
     pub metrics: Vec<SocketAddr>,
     /// Relays for the kubelet's probes. All are served alike; the ports tell kinds of probes apart for FSM's users.
     pub probes: Vec<SocketAddr>,
+    /// Captured queries for names, over UDP.
+    pub names: Vec<SocketAddr>,
 }
 
 impl Default for Addresses {
@@ -40,6 +43,7 @@ impl Default for Addresses {
             mesh: everywhere(MESH_PORT).into(),
             metrics: everywhere(METRICS_PORT).into(),
             probes: PROBE_PORTS.into_iter().flat_map(everywhere).collect(),
+            names: vec![on(Ipv4Addr::LOCALHOST, NAMES_PORT), on(Ipv6Addr::LOCALHOST, NAMES_PORT)],
         }
     }
 }

@@ -3,13 +3,14 @@
 mod addresses;
 mod admin;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 
 use crate::accept::{Accepted, BindError, Listener, OriginalDst, bind};
@@ -18,9 +19,10 @@ use crate::control::admin::DataPath;
 use crate::drain::Drain;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+pub use crate::names::Resolver;
 use crate::tls::MeshTls;
 use crate::upstream::{Balancer, Upstream};
-use crate::{inbound, metrics, outbound, probe};
+use crate::{inbound, metrics, names, outbound, probe};
 
 pub use addresses::{Addresses, MESH_PORT, OWN_PORTS};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub mesh_port: u16,
     /// Kind and name of what controls the pod, for metrics; empty if nothing does.
     pub owner: (String, String),
+    /// The name servers of the pod.
+    pub resolver: Resolver,
 }
 
 impl Default for Config {
@@ -50,6 +54,7 @@ impl Default for Config {
             pod_ip: None,
             mesh_port: MESH_PORT,
             owner: Default::default(),
+            resolver: Resolver::default(),
         }
     }
 }
@@ -75,6 +80,7 @@ pub struct Bound {
     pub mesh: Vec<SocketAddr>,
     pub metrics: Vec<SocketAddr>,
     pub probes: Vec<SocketAddr>,
+    pub names: Vec<SocketAddr>,
 }
 
 /// The sidecar.
@@ -84,18 +90,20 @@ pub struct Sidecar;
 impl Sidecar {
     /// Binds all listeners, then serves until the handle is drained. Needs a tokio runtime.
     pub fn start(config: Config, sources: Sources) -> Result<Handle, BindError> {
-        let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner } = config;
+        let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner, resolver } = config;
         let outbound = bind_all(&addresses.outbound, "connections of the application")?;
         let capture = bind_all(&addresses.capture, "captured inbound connections")?;
         let mesh = bind_all(&addresses.mesh, "connections of other proxies")?;
         let metrics = bind_all(&addresses.metrics, "metrics")?;
         let probes = bind_all(&addresses.probes, "probes")?;
+        let names = bind_names(&addresses.names)?;
         let bound = Bound {
             outbound: outbound.iter().map(Listener::address).collect(),
             capture: capture.iter().map(Listener::address).collect(),
             mesh: mesh.iter().map(Listener::address).collect(),
             metrics: metrics.iter().map(Listener::address).collect(),
             probes: probes.iter().map(Listener::address).collect(),
+            names: names.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
         };
         let counters = Arc::new(Metrics::default());
         let context = Arc::new(Context {
@@ -117,6 +125,10 @@ impl Sidecar {
         serve(&context, capture, move |context, accepted| inbound::captured(context, Arc::clone(&captures), accepted));
         serve(&context, metrics, metrics::serve::connection);
         serve(&context, probes, probe::connection);
+        let resolver = Arc::new(resolver);
+        for socket in names {
+            tokio::spawn(names::serve(Arc::clone(&context), socket, Arc::clone(&resolver)));
+        }
         tokio::spawn(keep(Arc::downgrade(&context)));
         Ok(Handle { context, bound })
     }
@@ -135,6 +147,26 @@ fn bind_all(addresses: &[SocketAddr], purpose: &'static str) -> Result<Vec<Liste
         }
     }
     Ok(listeners)
+}
+
+fn bind_names(addresses: &[SocketAddr]) -> Result<Vec<UdpSocket>, BindError> {
+    let bound = |address: &SocketAddr| {
+        let open = || {
+            let socket = std::net::UdpSocket::bind(address)?;
+            socket.set_nonblocking(true)?;
+            UdpSocket::from_std(socket)
+        };
+        open().map_err(|source| BindError { address: *address, purpose: "queries for names", source })
+    };
+    let mut sockets = Vec::new();
+    for address in addresses {
+        match bound(address) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) if address.is_ipv6() && !sockets.is_empty() && error.is_missing_family() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
 }
 
 fn serve<F, Fut>(context: &Arc<Context>, listeners: Vec<Listener>, connection: F)

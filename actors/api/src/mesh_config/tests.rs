@@ -58,6 +58,19 @@ fn bad_values_are_refused_by_field() {
             "spec.certificate.serviceCertValidityDuration",
         ),
         (json!({"traffic": {"enableEgres": true}}), "spec.traffic.enableEgres"),
+        (
+            json!({"sidecar": {"localDNSProxy": {"primaryUpstreamDNSServerIPAddr": "dns"}}}),
+            "spec.sidecar.localDNSProxy.primaryUpstreamDNSServerIPAddr",
+        ),
+        (
+            json!({"sidecar": {"localDNSProxy": {"db": [{"dn": "db.test", "ips": [{"ipv4": "fd00::1"}]}]}}}),
+            "spec.sidecar.localDNSProxy.db[0].ips[0].ipv4",
+        ),
+        (json!({"sidecar": {"localDNSProxy": {"db": [{"dn": "db.test"}]}}}), "spec.sidecar.localDNSProxy.db[0]"),
+        (
+            json!({"sidecar": {"localDNSProxy": {"wildcard": {"enable": true}}}}),
+            "spec.sidecar.localDNSProxy.wildcard.ips",
+        ),
     ] {
         let report = validated(spec);
         assert_eq!(report.errors.len(), 1, "{report}");
@@ -73,7 +86,6 @@ fn what_this_version_does_not_do_is_said() {
         (json!({"gatewayAPI": {"enabled": true}}), "spec.gatewayAPI.enabled"),
         (json!({"ingress": {"enabled": true}}), "spec.ingress.enabled"),
         (json!({"warmup": {"enable": true}}), "spec.warmup.enable"),
-        (json!({"sidecar": {"localDNSProxy": {"enable": true}}}), "spec.sidecar.localDNSProxy"),
         (json!({"featureFlags": {"enableRetryPolicy": true}}), "spec.featureFlags"),
         (json!({"certificate": {"certKeyBitSize": 4096}}), "spec.certificate.certKeyBitSize"),
         (json!({"observability": {"tracing": {"enable": true}}}), "spec.observability.tracing.enable"),

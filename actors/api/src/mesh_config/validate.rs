@@ -1,8 +1,10 @@
 //! What is wrong with a MeshConfig, and what it asks for that this version doesn't do.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
-use super::{MeshConfig, SidecarSpec, TrafficSpec};
+use super::{LocalDnsProxy, MeshConfig, SidecarSpec, TrafficSpec};
 use crate::duration::parse_duration;
 use crate::report::{Report, Validate};
 
@@ -125,16 +127,46 @@ fn sidecar(report: &mut Report, sidecar: &SidecarSpec) {
         "spec.sidecar",
         "tlsMinProtocolVersion and tlsMaxProtocolVersion have no effect in this version: sidecars choose the TLS version",
     );
-    report.warn_if(
-        sidecar.local_dns_proxy.enable || !sidecar.local_dns_proxy.db.is_empty(),
-        "spec.sidecar.localDNSProxy",
-        "has no effect in this version: pods use the cluster's DNS",
-    );
+    local_dns_proxy(report, &sidecar.local_dns_proxy);
     report.warn_if(
         sidecar.xnet_dns_proxy.enable,
         "spec.sidecar.xnetDNSProxy.enable",
         "has no effect in this version: pods use the cluster's DNS",
     );
+}
+
+fn local_dns_proxy(report: &mut Report, proxy: &LocalDnsProxy) {
+    let field = |path: &str| format!("spec.sidecar.localDNSProxy.{path}");
+    let mut address = |path: String, ip: &str, family: &str| {
+        let of_family = ip.parse().is_ok_and(|ip: IpAddr| match family {
+            "IPv4" => ip.is_ipv4(),
+            "IPv6" => ip.is_ipv6(),
+            _ => true,
+        });
+        if !ip.is_empty() && !of_family {
+            report.error(path, format!("\"{ip}\" is not an {family} address"));
+        }
+    };
+    address(field("primaryUpstreamDNSServerIPAddr"), &proxy.primary_upstream_dns_server_ip_addr, "IP");
+    address(field("secondaryUpstreamDNSServerIPAddr"), &proxy.secondary_upstream_dns_server_ip_addr, "IP");
+    let tables = proxy.db.iter().enumerate().map(|(index, entry)| (format!("db[{index}].ips"), &entry.ips));
+    let of_wildcard =
+        [("wildcard.ips".to_owned(), &proxy.wildcard.ips), ("wildcard.los".to_owned(), &proxy.wildcard.los)];
+    for (path, ips) in tables.chain(of_wildcard) {
+        for (index, ip) in ips.iter().enumerate() {
+            address(field(&format!("{path}[{index}].ipv4")), &ip.ipv4, "IPv4");
+            address(field(&format!("{path}[{index}].ipv6")), &ip.ipv6, "IPv6");
+        }
+    }
+    for (index, entry) in proxy.db.iter().enumerate() {
+        if entry.dn.is_empty() || entry.ips.is_empty() {
+            let path = field(&format!("db[{index}]"));
+            report.error(path, "a record needs a name (dn) and at least one address (ips)".to_owned());
+        }
+    }
+    if proxy.wildcard.enable && proxy.wildcard.ips.is_empty() {
+        report.error(field("wildcard.ips"), "names can only be answered with addresses: give at least one".to_owned());
+    }
 }
 
 fn certificate(report: &mut Report, config: &MeshConfig) {

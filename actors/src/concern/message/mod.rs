@@ -2,6 +2,7 @@
 //! equal bytes.
 
 mod endpoints;
+mod lookup;
 mod policy;
 mod service;
 mod workload;
@@ -28,5 +29,6 @@ pub fn settings(mesh: &Mesh) -> proto::Settings {
         connect_timeout_ms: timeout_ms,
         idle_timeout_ms: timeout_ms,
         dial_pod_ip: sidecar.local_proxy_mode == LocalProxyMode::PodIP,
+        names: lookup::names(&sidecar.local_dns_proxy),
     }
 }

@@ -83,6 +83,9 @@ fn inject(state: &Injection, pod: &Value, annotations: &Annotations, uuid: &str)
     for (name, list) in annotations.exclusions(mesh.traffic())? {
         set(&mut injected, &["metadata", "annotations", name], json!(list));
     }
+    if annotations.switch(names::DNS_CAPTURE)?.unwrap_or(mesh.config.sidecar.local_dns_proxy.enable) {
+        set(&mut injected, &["metadata", "annotations", names::DNS_CAPTURE], json!("enabled"));
+    }
     if annotations.of_namespace(names::METRICS)? == Some(true) {
         for (name, value) in sidecar::SCRAPING {
             set(&mut injected, &["metadata", "annotations", name], json!(value));

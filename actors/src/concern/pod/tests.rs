@@ -81,6 +81,7 @@ fn settings_of_mesh_namespace_and_pod_are_joined() {
     let mut config = mesh_config(false);
     config["spec"]["traffic"]["outboundPortExclusionList"] = json!([3306]);
     config["spec"]["sidecar"] = json!({"sidecarImage": "mesh/proxy:1", "logLevel": "fatal",
+        "localDNSProxy": {"enable": true},
         "resources": {"limits": {"memory": "1G"}, "requests": {"memory": "64Mi"}}});
     history.apply(config);
     let pod = json!({
@@ -94,6 +95,7 @@ fn settings_of_mesh_namespace_and_pod_are_joined() {
     assert_eq!(annotations["flomesh.io/outbound-port-exclusion-list"], "3306,6379");
     assert_eq!(annotations["flomesh.io/outbound-ip-range-exclusion-list"], "10.1.0.0/16");
     assert_eq!(annotations["prometheus.io/port"], "15010");
+    assert_eq!(annotations["flomesh.io/dns-capture"], "enabled");
     let sidecar = &patched["spec"]["initContainers"][0];
     assert_eq!(sidecar["image"], "ns/proxy:2");
     assert_eq!(sidecar["resources"], json!({"limits": {"cpu": "2"}, "requests": {"memory": "64Mi"}}));
@@ -147,6 +149,7 @@ fn what_cannot_be_is_refused_with_the_remedy() {
     for (annotation, value) in [
         ("flomesh.io/sidecar-injection", "maybe"),
         ("flomesh.io/inbound-port-exclusion-list", "80,http"),
+        ("flomesh.io/dns-capture", "perhaps"),
         ("flomesh.io/outbound-port-exclusion-list", "70000"),
         ("flomesh.io/outbound-port-exclusion-list", "0"),
         ("flomesh.io/outbound-ip-range-inclusion-list", "10.0.0.1"),

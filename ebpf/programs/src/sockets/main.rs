@@ -6,6 +6,7 @@
 //!    socket when the handshake is done there.
 //! 3. `sockopt` answers `SO_ORIGINAL_DST` from the accepted socket, as iptables would.
 //! 4. `peername` tells the application the address it asked for.
+//! 5. `names` does the same for queries for names, if the pod's go to the proxy's DNS server.
 #![no_std]
 #![no_main]
 
@@ -17,6 +18,7 @@ mod address;
 mod connect;
 mod flows;
 mod listen;
+mod names;
 mod peername;
 #[path = "../shared.rs"]
 mod shared;

@@ -172,7 +172,8 @@ async fn probes_are_relayed_and_readiness_needs_certificate_and_configuration() 
     .await;
     let ip = pod_ip();
     let any = || vec![SocketAddr::new(ip, 0)];
-    let addresses = Addresses { outbound: any(), capture: any(), mesh: any(), metrics: any(), probes: any() };
+    let addresses =
+        Addresses { outbound: any(), capture: any(), mesh: any(), metrics: any(), probes: any(), names: any() };
     let waiting = Sidecar::start(Config { addresses, ..Config::default() }, Sources::default()).unwrap();
     assert_eq!(fetch(waiting.bound().probes[0], "/fsm-ready").await.status, 503);
 
@@ -183,6 +184,7 @@ async fn probes_are_relayed_and_readiness_needs_certificate_and_configuration() 
         mesh: any(),
         metrics: any(),
         probes: any(),
+        names: any(),
     };
     let steered = Sidecar::start(Config { addresses, ..Config::default() }, Sources::default()).unwrap();
     assert_eq!(fetch(steered.bound().capture[0], "/fsm-ready").await.status, 503);

@@ -142,6 +142,7 @@ impl Mesh {
                 mesh: on(super::super::MESH_PORT),
                 metrics: on(15010),
                 probes: on(15901),
+                names: Vec::new(),
             },
             limits: Limits { sniff_timeout: Duration::from_millis(50), ..Limits::default() },
             original_dst: OriginalDst::Fixed(VIP),

@@ -5,7 +5,7 @@ mod client;
 mod http;
 mod journey;
 mod lifecycle;
-mod mesh;
+pub(crate) mod mesh;
 mod messages;
 mod odd;
 mod opaque;
