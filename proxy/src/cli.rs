@@ -70,16 +70,22 @@ fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
     let environment = Environment::from_process()?;
     let raised = raise_file_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(args.threads.unwrap_or(cores.min(2)).max(1))
-        .thread_name("fsm-proxy")
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = runtime(args.threads.unwrap_or(cores.min(2)))?;
     let ended = runtime.block_on(run(args, environment, raised));
     // What is still under way after the drain is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// What the data path runs on: `threads` of them carry traffic.
+///
+/// # Errors
+///
+/// When the kernel gives no thread or no event queue.
+pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads.max(1)).thread_name("fsm-proxy").enable_all();
+    builder.build().context("cannot start the runtime")
 }
 
 async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Result<()>) -> anyhow::Result<()> {
@@ -122,7 +128,11 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
 }
 
 /// Every connection is a file descriptor, and the usual limit is 1,024; the highest allowed one is taken.
-fn raise_file_limit() -> std::io::Result<()> {
+///
+/// # Errors
+///
+/// When the kernel does not allow it; the limit stays as it is then.
+pub fn raise_file_limit() -> std::io::Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     #[expect(unsafe_code, reason = "the standard library has no access to resource limits")]
     // SAFETY: both calls are given a valid pointer to a `rlimit` that outlives them.
