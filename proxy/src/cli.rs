@@ -83,7 +83,12 @@ fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
 ///
 /// When the kernel gives no thread or no event queue.
 pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    keep_freed_memory();
+    // A single thread needs no queues that others may take work from.
+    let mut builder = match threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
     builder.worker_threads(threads.max(1)).thread_name("fsm-proxy").enable_all();
     builder.build().context("cannot start the runtime")
 }
@@ -125,6 +130,17 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
     let finished = handle.drain().await;
     tracing::info!(finished, "ended");
     Ok(())
+}
+
+/// Under load some hundred kilobytes are needed and freed many times a second; they are not given back to the kernel and
+/// asked for again each time. A proxy keeps 1 MiB at most by this.
+fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the standard library has no access to the settings of its allocator")]
+    // SAFETY: the call takes two integers; a value that is not taken leaves the setting as it was.
+    unsafe {
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1024 * 1024);
+    }
 }
 
 /// Every connection is a file descriptor, and the usual limit is 1,024; the highest allowed one is taken.

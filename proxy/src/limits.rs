@@ -7,9 +7,9 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections that each listener serves at once; more wait in the kernel's backlog.
     pub connections: usize,
-    /// The head of a message, in bytes, and the most header fields that it may have.
+    /// The head of a message, in bytes. In HTTP/1 it may have 100 fields, as with most servers: for so many a parser
+    /// needs no memory of its own.
     pub head_bytes: u32,
-    pub head_fields: usize,
     /// How long scrapers and probers may be idle, and what the beginning of an HTTP/2 connection may take.
     pub head_timeout: Duration,
     /// How long a client of an undeclared protocol may be silent before it is taken as opaque.
@@ -25,7 +25,6 @@ impl Default for Limits {
         Self {
             connections: 16 * 1024,
             head_bytes: 64 * 1024,
-            head_fields: 256,
             head_timeout: Duration::from_secs(30),
             sniff_timeout: Duration::from_secs(1),
             handshake_timeout: Duration::from_secs(10),

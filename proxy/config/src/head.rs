@@ -147,7 +147,7 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// Gives the head the form of HTTP/2: absolute target, no Host (RFC 9113, section 8.3.1).
 ///
 /// A Host that is no valid authority stays as a header, and `fallback` is the authority.
-pub fn into_http2(parts: &mut Parts, fallback: &Authority) {
+pub fn into_http2(parts: &mut Parts, fallback: impl FnOnce() -> Authority) {
     parts.version = Version::HTTP_2;
     if parts.uri.authority().is_some() && parts.uri.scheme().is_some() {
         parts.headers.remove(HOST);
@@ -163,7 +163,7 @@ pub fn into_http2(parts: &mut Parts, fallback: &Authority) {
             parts.headers.remove(HOST);
             authority
         }
-        None => fallback.clone(),
+        None => fallback(),
     };
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     let mut uri = http::uri::Parts::default();
@@ -284,7 +284,7 @@ mod tests {
                 request = request.header("host", host);
             }
             let mut head = parts(request);
-            into_http2(&mut head, &fallback);
+            into_http2(&mut head, || fallback.clone());
             assert_eq!(head.uri.authority().unwrap(), authority);
             into_http1(&mut head);
             assert_eq!(head.uri.to_string(), target);

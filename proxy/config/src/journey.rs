@@ -209,7 +209,7 @@ fn at_server(head: &Parts, endpoint: SocketAddr) -> Parts {
     if !head::hand_on(&mut head)
         && let Ok(fallback) = Authority::try_from(endpoint.to_string())
     {
-        head::into_http2(&mut head, &fallback);
+        head::into_http2(&mut head, || fallback);
     }
     head::for_application(&mut head);
     head

@@ -20,6 +20,11 @@ impl<T> Rewind<T> {
         Self { head, inner }
     }
 
+    /// What was read and not given back yet, and the connection.
+    pub fn into_parts(self) -> (Bytes, T) {
+        (self.head, self.inner)
+    }
+
     /// The connection itself.
     pub fn get_mut(&mut self) -> &mut T {
         &mut self.inner
@@ -34,6 +39,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for Rewind<T> {
         let len = self.head.len().min(buf.remaining());
         buf.put_slice(&self.head[..len]);
         self.head.advance(len);
+        if self.head.is_empty() {
+            // Its memory is not needed any more.
+            self.head = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

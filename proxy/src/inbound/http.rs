@@ -14,7 +14,7 @@ use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
 use crate::stream::{Body, Until};
-use crate::upstream::{Failed, Peer, UpstreamError, forward_upgrade};
+use crate::upstream::{Failed, UpstreamError, forward_upgrade};
 
 /// Answers the requests of one other proxy.
 #[derive(Clone)]
@@ -70,7 +70,7 @@ impl Inbound {
             let stream =
                 upstream.tcp(application, timeout).await.map_err(|error| Reply::failed(&UpstreamError::from(error)))?;
             let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked() };
-            let switched = forward_upgrade(stream, request, downstream, until).await.map(|mut response| {
+            let switched = Box::pin(forward_upgrade(stream, request, downstream, until)).await.map(|mut response| {
                 response.body_mut().attach(open);
                 response
             });
@@ -79,12 +79,11 @@ impl Inbound {
             if http2 {
                 *request.version_mut() = Version::HTTP_2;
             }
-            let peer = Peer { application, identity: None };
-            match upstream.request(peer, timeout, request).await {
+            match upstream.to_application(application, timeout, request).await {
                 // The application ended a connection before it began with this request.
                 Err(Failed { error: UpstreamError::Http2 { .. }, request: Some(again) }) => {
                     self.context.metrics.retries.add(1);
-                    upstream.request(peer, timeout, *again).await.map_err(|failed| failed.error)
+                    Box::pin(upstream.to_application(application, timeout, *again)).await.map_err(|failed| failed.error)
                 }
                 answered => answered.map_err(|failed| failed.error),
             }

@@ -16,7 +16,7 @@ use crate::accept::Accepted;
 use crate::context::Context;
 use crate::metrics::Direction;
 use crate::serve::serve_http2;
-use crate::stream::reset;
+use crate::stream::{Intake, reset};
 use crate::tls::established_peer;
 
 pub use allowed::Allowed;
@@ -46,7 +46,8 @@ pub async fn connection(context: Arc<Context>, accepted: Accepted) {
         }
     };
     let called = stream.local_addr().map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip().to_canonical());
-    let handshake = tokio::time::timeout(context.limits.handshake_timeout, TlsAcceptor::from(config).accept(stream));
+    let handshake =
+        tokio::time::timeout(context.limits.handshake_timeout, TlsAcceptor::from(config).accept(Intake::new(stream)));
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {

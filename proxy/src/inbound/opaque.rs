@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 use ::http::request::Parts;
+use bytes::Bytes;
 use fsm_proxy_config::{Connection, Decision, decide};
 
 use super::Caller;
@@ -14,7 +15,7 @@ use crate::headers::FSM_UPGRADE;
 use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Opening, serve_http1};
-use crate::stream::{Until, splice};
+use crate::stream::{Begun, Until, carry};
 
 /// Serves one CONNECT stream.
 pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
@@ -31,15 +32,16 @@ pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
     if head.headers.contains_key(FSM_UPGRADE) {
         // Carries HTTP, and is judged as HTTP: each request in it by its own head, which is what the application gets.
         let Ok(tunnel) = opening.accept() else { return };
-        return serve_http1(tunnel, inbound.for_port(port), None, &context.limits, &context.drain).await;
+        return Box::pin(serve_http1(tunnel, inbound.for_port(port), None, &context.limits, &context.drain)).await;
     }
-    match connect(context, inbound.caller(), port).await {
+    match Box::pin(connect(context, inbound.caller(), port)).await {
         Ok((application, idle)) => {
             let open = context.allowed.remember(inbound.caller(), port, None);
             let until = Until { idle, revoked: open.revoked() };
             let Ok(tunnel) = opening.accept() else { return };
             let _open = context.metrics.tunnels_inbound.open();
-            if let Err(error) = splice(tunnel, application, until).await {
+            let application = Begun { stream: application, head: Bytes::new(), heard: Bytes::new() };
+            if let Err(error) = carry(application, tunnel, until).await {
                 tracing::debug!(%error, "an inbound connection broke off");
             }
         }

@@ -126,6 +126,20 @@ impl Outbound {
                 (error, again.map(Box::new))
             });
         };
+        let leaving = Leaving { snapshot, request, upgrade: None, start };
+        // Rare, and large: it has a place of its own.
+        Box::pin(self.send_upgrade(peer, leaving, downstream)).await
+    }
+
+    async fn send_upgrade<'s>(
+        &self,
+        peer: Peer<'_>,
+        leaving: Leaving<'s>,
+        downstream: OnUpgrade,
+    ) -> Result<Response<Body>, (UpstreamError, Option<Box<Leaving<'s>>>)> {
+        let Leaving { snapshot, request, start, .. } = leaving;
+        let timeout = snapshot.settings().connect_timeout;
+        let upstream = &self.context.upstream;
         let until = Until { idle: snapshot.settings().idle_timeout, ..Until::default() };
         let switched = match peer.identity {
             Some(_) => match upstream.tunnel(peer, timeout, true).await {

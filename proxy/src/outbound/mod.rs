@@ -21,7 +21,8 @@ use crate::stream::reset;
 use http::Outbound;
 use opaque::Opened;
 
-/// Serves one connection that the application made.
+/// Serves one connection that the application made. What comes after another has a place of its own, so that an idle
+/// connection takes no more room than what it waits for.
 pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accepted: Accepted) {
     let Accepted { mut stream, permit: _permit, .. } = accepted;
     let _open = context.metrics.captured.open();
@@ -40,13 +41,15 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
     let (sniffed, head) = match wait(first, context.limits.sniff_timeout) {
         None => (Sniffed::Opaque, Bytes::new()),
         Some(timeout) => match sniff(&mut stream, timeout).await {
-            Ok((Sniffed::Opaque, head)) if head.is_empty() => match silent(&context, &mut stream, destination).await {
-                Some(Late::Client(sniffed, head)) => (sniffed, head),
-                Some(Late::Opaque(opened, heard)) => {
-                    return opened.carry(Rewind::new(Bytes::new(), stream), heard).await;
+            Ok((Sniffed::Opaque, head)) if head.is_empty() => {
+                match Box::pin(silent(&context, &mut stream, destination)).await {
+                    Some(Late::Client(sniffed, head)) => (sniffed, head),
+                    Some(Late::Opaque(opened, heard)) => {
+                        return Box::pin(opened.carry(Rewind::new(Bytes::new(), stream), heard)).await;
+                    }
+                    None => return,
                 }
-                None => return,
-            },
+            }
             Ok(sniffed) => sniffed,
             Err(_gone) => return,
         },
@@ -56,11 +59,11 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
     match sniffed {
         // Where HTTP is declared, what is like it but isn't is refused as bad HTTP, and reaches no application as raw bytes.
         Sniffed::Opaque if first == FirstBytes::Http => {
-            serve_http1(stream, answer, idle, &context.limits, &context.drain).await;
+            Box::pin(serve_http1(stream, answer, idle, &context.limits, &context.drain)).await;
         }
-        Sniffed::Http1 => serve_http1(stream, answer, idle, &context.limits, &context.drain).await,
-        Sniffed::Http2 => serve_http2(stream, answer, &context.limits, &context.drain).await,
-        Sniffed::Tls | Sniffed::Opaque => opaque::connection(&context, stream, destination).await,
+        Sniffed::Http1 => Box::pin(serve_http1(stream, answer, idle, &context.limits, &context.drain)).await,
+        Sniffed::Http2 => Box::pin(serve_http2(stream, answer, &context.limits, &context.drain)).await,
+        Sniffed::Tls | Sniffed::Opaque => Box::pin(opaque::connection(&context, stream, destination)).await,
     }
 }
 

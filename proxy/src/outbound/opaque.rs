@@ -13,7 +13,7 @@ use super::leg::Leg;
 use crate::accept::Rewind;
 use crate::context::Context;
 use crate::metrics::{Direction, OpenConnection};
-use crate::stream::{Abort, Until, reset, splice};
+use crate::stream::{Abort, Begun, Until, carry, reset, splice};
 use crate::upstream::{DialError, InFlight, Peer, UpstreamError};
 
 /// Endpoints that are tried before a connection is given up.
@@ -51,7 +51,7 @@ impl Closed {
 
 /// Carries one connection to where it was going.
 pub async fn connection(context: &Context, stream: Rewind<TcpStream>, destination: SocketAddr) {
-    match open(context, destination).await {
+    match Box::pin(open(context, destination)).await {
         Ok(opened) => opened.carry(stream, Bytes::new()).await,
         Err(closed) => {
             tracing::info!(%destination, reason = %closed, "an outbound connection is refused");
@@ -126,7 +126,14 @@ impl Opened {
     /// Joins the application's connection to it; `heard` was read from the other end already.
     pub async fn carry(self, stream: Rewind<TcpStream>, heard: Bytes) {
         let until = Until { idle: self.idle, ..Until::default() };
-        if let Err(error) = splice(stream, Rewind::new(heard, self.leg), until).await {
+        let carried = match self.leg {
+            Leg::Mesh(tunnel) => {
+                let (head, stream) = stream.into_parts();
+                carry(Begun { stream, head, heard }, tunnel, until).await
+            }
+            Leg::Plain(other) => splice(stream, Rewind::new(heard, other), until).await,
+        };
+        if let Err(error) = carried {
             tracing::debug!(%error, "an outbound connection broke off");
         }
     }

@@ -22,14 +22,14 @@ where
 {
     let service = service_fn(move |request| {
         let answer = answer.clone();
-        async move { Ok::<_, Infallible>(answer.request(http::Request::map(request, Body::from)).await) }
+        // An idle connection keeps no room for a request.
+        Box::pin(async move { Ok::<_, Infallible>(answer.request(http::Request::map(request, Body::from)).await) })
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .preserve_header_case(true)
         .auto_date_header(false)
-        .max_headers(limits.head_fields)
         .max_buf_size((limits.head_bytes as usize).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();

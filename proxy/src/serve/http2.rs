@@ -13,7 +13,7 @@ use super::Answer;
 use crate::drain::Drain;
 use crate::limits::Limits;
 use crate::reply::Reply;
-use crate::stream::{Body, Tunnel, send_body};
+use crate::stream::{Body, Tunnel, gather, send_body};
 use crate::upstream::window;
 
 /// A CONNECT stream that is neither accepted nor refused yet.
@@ -27,6 +27,7 @@ pub async fn serve<T>(io: T, answer: impl Answer, limits: &Limits, drain: &Drain
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
+    let (io, mut turns) = gather(io);
     let handshake = h2::server::Builder::new()
         .initial_window_size(window::STREAM)
         .initial_connection_window_size(window::CONNECTION)
@@ -47,7 +48,7 @@ where
     let mut draining = false;
     loop {
         let accepted = tokio::select! {
-            accepted = connection.accept() => accepted,
+            accepted = turns.next(|cx| connection.poll_accept(cx)) => accepted,
             () = drain.started(), if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
@@ -56,7 +57,8 @@ where
         };
         match accepted {
             Some(Ok((request, respond))) => {
-                tokio::spawn(stream(request, respond, answer.clone()));
+                // It is large, and a task is moved as a whole more than once.
+                tokio::spawn(Box::pin(stream(request, respond, answer.clone())));
             }
             Some(Err(error)) => return tracing::debug!(%error, "an HTTP/2 connection ended"),
             None => return,
@@ -67,7 +69,7 @@ where
 async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, answer: impl Answer) {
     if request.method() == Method::CONNECT {
         let (head, receive) = request.into_parts();
-        return answer.connect(head, Opening { respond, receive }).await;
+        return Box::pin(answer.connect(head, Opening { respond, receive })).await;
     }
     let head_only = request.method() == Method::HEAD;
     let response = tokio::select! {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::RecvStream;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use smallvec::SmallVec;
 
 /// How often other tasks get their turn before a head leaves alone.
 const TURNS: usize = 2;
@@ -20,15 +21,23 @@ pub struct Body {
     /// The first frame, if it was read ahead.
     ahead: Option<Frame<Bytes>>,
     /// Dropped when the body has come to its end or is given up: what it counts or keeps open lasts until then.
-    attached: Vec<Box<dyn Any + Send>>,
+    attached: SmallVec<[Box<dyn Any + Send>; 2]>,
 }
 
 enum Source {
     Text(Option<Bytes>),
     Http1(Incoming),
-    Http2 { stream: RecvStream, data_ended: bool },
+    /// Reading it makes its connection go on.
+    Driven(Box<dyn http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin>),
+    Http2 {
+        stream: RecvStream,
+        data_ended: bool,
+    },
     Broken(Option<BodyError>),
-    Again { beginning: VecDeque<Bytes>, rest: Box<Body> },
+    Again {
+        beginning: VecDeque<Bytes>,
+        rest: Box<Body>,
+    },
 }
 
 /// A body broke off.
@@ -56,6 +65,11 @@ impl Body {
         Self::from(Source::Again { beginning: beginning.into(), rest: Box::new(rest) })
     }
 
+    /// A body that drives the connection which it comes from.
+    pub fn driven(body: impl http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static) -> Self {
+        Self::from(Source::Driven(Box::new(body)))
+    }
+
     /// Drops `companion` when this body ends.
     pub fn attach(&mut self, companion: impl Send + 'static) {
         self.attached.push(Box::new(companion));
@@ -79,6 +93,9 @@ impl Body {
                 }
                 return;
             }
+            if !matches!(self.source, Source::Http1(_)) {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }
@@ -88,6 +105,9 @@ impl Body {
             Source::Text(text) => text.take().map(|text| Ok(Frame::data(text))),
             Source::Http1(incoming) => {
                 ready!(http_body::Body::poll_frame(Pin::new(incoming), cx)).map(|frame| frame.map_err(BodyError::Http1))
+            }
+            Source::Driven(body) => {
+                ready!(http_body::Body::poll_frame(Pin::new(body), cx)).map(|frame| frame.map_err(BodyError::Http1))
             }
             Source::Http2 { stream, data_ended } => {
                 ready!(poll_http2(stream, data_ended, cx)).map(|frame| frame.map_err(BodyError::Http2))
@@ -108,7 +128,7 @@ impl Body {
 
 impl From<Source> for Body {
     fn from(source: Source) -> Self {
-        Self { source, ahead: None, attached: Vec::new() }
+        Self { source, ahead: None, attached: SmallVec::new() }
     }
 }
 
@@ -145,6 +165,7 @@ impl http_body::Body for Body {
         match &self.source {
             Source::Text(text) => text.is_none(),
             Source::Http1(incoming) => incoming.is_end_stream(),
+            Source::Driven(body) => body.is_end_stream(),
             Source::Http2 { stream, .. } => stream.is_end_stream(),
             Source::Broken(error) => error.is_none(),
             Source::Again { beginning, rest } => beginning.is_empty() && rest.is_end_stream(),
@@ -157,6 +178,7 @@ impl http_body::Body for Body {
             _ if self.ahead.is_some() => SizeHint::default(),
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
             Source::Http1(incoming) => incoming.size_hint(),
+            Source::Driven(body) => body.size_hint(),
             Source::Http2 { stream, .. } if stream.is_end_stream() => SizeHint::with_exact(0),
             Source::Http2 { .. } | Source::Broken(_) | Source::Again { .. } => SizeHint::default(),
         }

@@ -23,7 +23,7 @@ impl Default for Activity {
 }
 
 impl Activity {
-    fn seen(&self) {
+    pub fn seen(&self) {
         let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(ms, Ordering::Relaxed);
     }

@@ -1,13 +1,20 @@
 //! Bytes and messages on their way through: bodies, tunnels, and what joins two connections.
 
 mod body;
+mod carry;
+mod gather;
 mod idle;
+mod intake;
 mod kept;
 mod send;
+mod spare;
 mod splice;
 mod tunnel;
 
 pub use body::Body;
+pub use carry::{Begun, carry};
+pub use gather::{Gather, Turns, gather};
+pub use intake::Intake;
 pub use kept::Kept;
 pub use send::send_body;
 pub use splice::{Abort, Until, reset, splice};

@@ -77,7 +77,8 @@ async fn next_frame(body: &mut Body, stream: &mut SendStream<Bytes>) -> Result<O
     .await
 }
 
-async fn send_data(mut data: Bytes, last: bool, stream: &mut SendStream<Bytes>) -> Result<(), Broken> {
+/// Sends `data` at the pace that the peer's windows allow.
+pub(super) async fn send_data(mut data: Bytes, last: bool, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
     if data.is_empty() && last {
         stream.send_data(data, true)?;
         return Ok(());

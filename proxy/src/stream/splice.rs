@@ -54,20 +54,11 @@ where
     A: AsyncRead + AsyncWrite + Abort + Unpin,
     B: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    let ended = match until.idle {
-        None => tokio::select! {
-            ended = copy_bidirectional_with_sizes(&mut one, &mut other, BUFFER, BUFFER) => ended.map(drop),
-            () = until.revoked.cancelled() => Err(revoked()),
-        },
-        Some(idle) => {
-            let activity = Activity::default();
-            let mut watched = Watched::new(&mut one, &activity);
-            tokio::select! {
-                ended = copy_bidirectional_with_sizes(&mut watched, &mut other, BUFFER, BUFFER) => ended.map(drop),
-                () = until.revoked.cancelled() => Err(revoked()),
-                () = activity.none_for(idle) => Err(io::ErrorKind::TimedOut.into()),
-            }
-        }
+    let activity = Activity::default();
+    let mut watched = Watched::new(&mut one, &activity);
+    let ended = tokio::select! {
+        ended = copy_bidirectional_with_sizes(&mut watched, &mut other, BUFFER, BUFFER) => ended.map(drop),
+        reason = ended_by(&until, &activity) => Err(reason),
     };
     if ended.is_err() {
         one.abort();
@@ -76,6 +67,14 @@ where
     ended
 }
 
-fn revoked() -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, "the policy that allowed this connection is gone")
+/// Waits until a connection is ended by something else than its peers, and says by what.
+pub(super) async fn ended_by(until: &Until, activity: &Activity) -> io::Error {
+    tokio::select! {
+        () = until.revoked.cancelled() => {
+            io::Error::new(io::ErrorKind::PermissionDenied, "the policy that allowed this connection is gone")
+        }
+        () = activity.none_for(until.idle.unwrap_or_default()), if until.idle.is_some() => {
+            io::ErrorKind::TimedOut.into()
+        }
+    }
 }

@@ -29,6 +29,11 @@ impl Tunnel {
         Self { send, receive, unread: Bytes::new(), _companion: None }
     }
 
+    /// What sends, what receives, and what was received and not read yet.
+    pub(super) fn halves(&mut self) -> (&mut SendStream<Bytes>, &mut RecvStream, Bytes) {
+        (&mut self.send, &mut self.receive, std::mem::take(&mut self.unread))
+    }
+
     /// Drops `companion` with the tunnel.
     pub fn with(mut self, companion: impl Send + 'static) -> Self {
         self._companion = Some(Box::new(companion));
@@ -42,7 +47,7 @@ impl Abort for Tunnel {
     }
 }
 
-fn io_error(error: h2::Error) -> io::Error {
+pub(super) fn io_error(error: h2::Error) -> io::Error {
     let kind = if error.is_reset() { io::ErrorKind::ConnectionReset } else { io::ErrorKind::BrokenPipe };
     io::Error::new(kind, error)
 }

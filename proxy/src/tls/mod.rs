@@ -33,8 +33,14 @@ use rustls::version::TLS13;
 /// The protocol spoken between proxies.
 pub const ALPN_H2: &[u8] = b"h2";
 
-static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-    LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(provider()));
+
+/// AES-128 comes first: it takes a quarter less time than AES-256, and nobody can break either.
+fn provider() -> CryptoProvider {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != rustls::CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
 
 /// For a client of `server`, which is verified against `trust`. Shows `ours` if the server asks.
 ///

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::stream::Intake;
 use crate::tls::{MeshTls, NotReady};
 
 /// A peer that is gone without a word is noticed after about this long.
@@ -64,7 +65,7 @@ impl Dialer {
         address: SocketAddr,
         identity: &SpiffeId,
         timeout: Duration,
-    ) -> Result<TlsStream<TcpStream>, DialError> {
+    ) -> Result<TlsStream<Intake<TcpStream>>, DialError> {
         let not_ready = |source| DialError::NotReady { address, source: Arc::new(source) };
         self.tls.issued().await;
         let config = self.tls.client_config(identity).map_err(not_ready)?;
@@ -75,7 +76,7 @@ impl Dialer {
         let _ = socket.set_tcp_keepalive(&keepalive);
         let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
         let name = ServerName::IpAddress(address.ip().into());
-        let handshake = TlsConnector::from(config).connect(name, stream);
+        let handshake = TlsConnector::from(config).connect(name, Intake::new(stream));
         match tokio::time::timeout(self.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(source)) => {

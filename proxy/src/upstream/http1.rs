@@ -1,15 +1,24 @@
 //! HTTP/1.1 connections, kept alive and used again.
+//!
+//! A connection has no task of its own: whoever waits for its answer, or reads the answer's body, reads and writes
+//! it too. So an exchange wakes one task, not two in turn, and an idle connection is a socket and little else.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, Response};
-use http_body::Body as _;
-use hyper::client::conn::http1::SendRequest;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
 use super::dial::{DialError, Dialer};
 use super::{Failed, UpstreamError};
@@ -26,17 +35,54 @@ const IDLE_CONNECTIONS: usize = 128;
 pub struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
     head_bytes: u32,
-    head_fields: usize,
+    keeps_case: bool,
 }
 
 struct Idle {
-    send: SendRequest<Body>,
+    line: Line,
     since: Instant,
 }
 
+/// A connection, which makes progress only when it is asked to.
+struct Line {
+    send: SendRequest<Body>,
+    /// None once it has ended.
+    connection: Option<Pin<Box<Driven>>>,
+}
+
+type Driven = Connection<TokioIo<TcpStream>, Body>;
+
+impl Line {
+    /// Reads and writes what can be, and has the task woken when there is more. False: the connection has ended.
+    fn advance(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(connection) = &mut self.connection else { return false };
+        match connection.as_mut().poll(cx) {
+            Poll::Pending => true,
+            Poll::Ready(ended) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a kept connection ended");
+                }
+                self.connection = None;
+                false
+            }
+        }
+    }
+
+    /// Whether an idle connection can be used; nobody was woken if it has ended.
+    fn is_usable(&mut self) -> bool {
+        self.advance(&mut nobody()) && self.send.is_ready()
+    }
+}
+
+/// For what is woken by the progress of a [`Line`] only, by the very task that asks next.
+fn nobody() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
 impl Pool {
-    pub fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), head_bytes: limits.head_bytes, head_fields: limits.head_fields })
+    /// Header names keep their case with `keeps_case`, if the other connection was HTTP/1 too.
+    pub fn new(limits: &Limits, keeps_case: bool) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), head_bytes: limits.head_bytes, keeps_case })
     }
 
     /// Sends a request, on an idle connection if there is one.
@@ -54,31 +100,52 @@ impl Pool {
             parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
         let mut request = Request::from_parts(parts, body);
-        while let Some(send) = self.take(address) {
+        let mut dialled = false;
+        loop {
+            let line = match self.take(address) {
+                Some(line) => line,
+                // Rare, and large: it has a place of its own.
+                None => match Box::pin(self.dial(dialer, address, timeout)).await {
+                    Ok(line) => {
+                        dialled = true;
+                        line
+                    }
+                    Err(error) => return Err(Failed { error: error.into(), request: Some(Box::new(request)) }),
+                },
+            };
             // The application may close an idle connection at any time, even while the request is on its way.
-            match self.send(address, send, request).await {
-                Err(Failed { request: Some(unsent), .. }) => request = *unsent,
+            match self.send(address, line, request).await {
+                Err(Failed { request: Some(unsent), .. }) if !dialled => request = *unsent,
+                Err(failed) => return Err(Failed { request: None, ..failed }),
                 answered => return answered,
             }
-        }
-        match self.dial(dialer, address, timeout).await {
-            Ok(send) => self.send(address, send, request).await.map_err(|failed| Failed { request: None, ..failed }),
-            Err(error) => Err(Failed { error: error.into(), request: Some(Box::new(request)) }),
         }
     }
 
     async fn send(
         self: &Arc<Self>,
         address: SocketAddr,
-        mut send: SendRequest<Body>,
+        mut line: Line,
         request: Request<Body>,
     ) -> Result<Response<Body>, Failed> {
         let again = (headers::is_safe(request.method()) && request.body().is_end_stream()).then(|| head(&request));
-        match send.try_send_request(request).await {
+        let mut answer = pin!(line.send.try_send_request(request));
+        let answered = poll_fn(|cx| {
+            line.advance(cx);
+            answer.as_mut().poll(&mut nobody())
+        });
+        match answered.await {
             Ok(response) => {
-                let mut response = response.map(Body::from);
-                response.body_mut().attach(GiveBack { pool: Arc::downgrade(self), address, send: Some(send) });
-                Ok(response)
+                let (parts, incoming) = response.into_parts();
+                let mut exchange = Exchange { incoming, line: Some(line), pool: Arc::downgrade(self), address };
+                if exchange.incoming.is_end_stream() {
+                    poll_fn(|cx| {
+                        exchange.finish(cx);
+                        Poll::Ready(())
+                    })
+                    .await;
+                }
+                Ok(Response::from_parts(parts, Body::driven(exchange)))
             }
             Err(mut error) => {
                 let request = error.take_message().or(again);
@@ -88,46 +155,35 @@ impl Pool {
         }
     }
 
-    async fn dial(
-        &self,
-        dialer: &Dialer,
-        address: SocketAddr,
-        timeout: Duration,
-    ) -> Result<SendRequest<Body>, DialError> {
+    async fn dial(&self, dialer: &Dialer, address: SocketAddr, timeout: Duration) -> Result<Line, DialError> {
         let stream = dialer.tcp(address, timeout).await?;
         let (send, connection) = hyper::client::conn::http1::Builder::new()
-            .preserve_header_case(true)
-            .max_headers(self.head_fields)
+            .preserve_header_case(self.keeps_case)
             .max_header_size(self.head_bytes as usize)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|source| DialError::Http1 { address, source: Arc::new(source) })?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%address, %error, "a kept connection ended");
-            }
-        });
-        Ok(send)
+        Ok(Line { send, connection: Some(Box::pin(connection)) })
     }
 
-    fn take(&self, address: SocketAddr) -> Option<SendRequest<Body>> {
+    fn take(&self, address: SocketAddr) -> Option<Line> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.get_mut(&address)?;
-        while let Some(Idle { send, since }) = kept.pop() {
+        while let Some(Idle { mut line, since }) = kept.pop() {
             if since.elapsed() > IDLE_AFTER {
                 kept.clear();
-            } else if send.is_ready() {
-                return Some(send);
+            } else if line.is_usable() {
+                return Some(line);
             }
         }
         None
     }
 
-    fn put(&self, address: SocketAddr, send: SendRequest<Body>) {
+    fn put(&self, address: SocketAddr, line: Line) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = idle.entry(address).or_default();
         if kept.len() < IDLE_CONNECTIONS {
-            kept.push(Idle { send, since: Instant::now() });
+            kept.push(Idle { line, since: Instant::now() });
         }
     }
 
@@ -135,7 +191,7 @@ impl Pool {
     pub fn tidy(&self) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         idle.retain(|_, kept| {
-            kept.retain(|one| !one.send.is_closed() && one.since.elapsed() <= IDLE_AFTER);
+            kept.retain_mut(|one| one.since.elapsed() <= IDLE_AFTER && one.line.is_usable());
             !kept.is_empty()
         });
     }
@@ -152,30 +208,64 @@ fn head(request: &Request<Body>) -> Request<Body> {
     copy
 }
 
-/// Gives a connection back to the pool when the response on it has come to its end.
-struct GiveBack {
+/// The body of an answer. Reading it drives the connection, which goes back to the pool at its end.
+struct Exchange {
+    incoming: Incoming,
+    line: Option<Line>,
     pool: Weak<Pool>,
     address: SocketAddr,
-    send: Option<SendRequest<Body>>,
 }
 
-impl Drop for GiveBack {
-    fn drop(&mut self) {
-        let (Some(pool), Some(mut send)) = (self.pool.upgrade(), self.send.take()) else { return };
-        if send.is_closed() {
+impl Exchange {
+    fn finish(&mut self, cx: &mut Context<'_>) {
+        let (Some(pool), Some(mut line)) = (self.pool.upgrade(), self.line.take()) else { return };
+        // It has yet to notice the end of the response.
+        if !line.advance(cx) {
             return;
         }
-        if send.is_ready() {
-            return pool.put(self.address, send);
+        let address = self.address;
+        if line.send.is_ready() {
+            return pool.put(address, line);
         }
-        // The connection has yet to notice the end of the response, or is still sending the request.
+        // It is still sending the request.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let address = self.address;
             runtime.spawn(async move {
-                if let Ok(Ok(())) = tokio::time::timeout(IDLE_AFTER, send.ready()).await {
-                    pool.put(address, send);
+                let sent = poll_fn(|cx| match line.advance(cx) {
+                    true if !line.send.is_ready() => Poll::Pending,
+                    open => Poll::Ready(open),
+                });
+                if let Ok(true) = tokio::time::timeout(IDLE_AFTER, sent).await {
+                    pool.put(address, line);
                 }
             });
         }
+    }
+}
+
+impl http_body::Body for Exchange {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // The connection reads a body when it is asked for it.
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
+        if polled.is_pending()
+            && let Some(line) = &mut self.line
+        {
+            line.advance(cx);
+            polled = Pin::new(&mut self.incoming).poll_frame(&mut nobody());
+        }
+        if polled.is_ready() && (self.incoming.is_end_stream() || matches!(polled, Poll::Ready(None))) {
+            self.finish(cx);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 }

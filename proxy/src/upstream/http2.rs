@@ -22,7 +22,7 @@ use super::{Failed, UpstreamError, window};
 use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::Connections;
-use crate::stream::{Body, Kept, Tunnel, send_body};
+use crate::stream::{Body, Gather, Kept, Tunnel, Turns, gather, send_body};
 
 /// A connection takes no new streams after this age, so that renewed certificates and trust come into use.
 const RETIRE_AFTER: Duration = Duration::from_secs(3600);
@@ -102,7 +102,8 @@ impl Pool {
         {
             return Err(error.clone());
         }
-        let dialled = self.dial(&host, dialer, address, identity, timeout).await;
+        // Rare, and large: it has a place of its own.
+        let dialled = Box::pin(self.dial(&host, dialer, address, identity, timeout)).await;
         *last = dialled.as_ref().err().map(|error| (Instant::now(), error.clone()));
         dialled
     }
@@ -136,6 +137,7 @@ impl Pool {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (io, turns) = gather(io);
         let (send, connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(window::STREAM)
@@ -163,7 +165,7 @@ impl Pool {
         let (its_place, its_host) = (Arc::downgrade(&shared), Arc::downgrade(host));
         tokio::spawn(async move {
             let _open = open;
-            drive(connection, address, its_place, its_host).await;
+            drive(connection, turns, address, its_place, its_host).await;
         });
         Ok(Channel { shared, place })
     }
@@ -183,14 +185,15 @@ impl Pool {
 
 /// Runs a connection until it ends; the pool forgets it then.
 async fn drive<T>(
-    connection: h2::client::Connection<T, Bytes>,
+    mut connection: h2::client::Connection<Gather<T>, Bytes>,
+    mut turns: Turns<T>,
     address: SocketAddr,
     shared: Weak<Shared>,
     host: Weak<Host>,
 ) where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    if let Err(error) = connection.await {
+    if let Err(error) = turns.next(|cx| connection.poll_unpin(cx)).await {
         tracing::debug!(%address, %error, "a shared connection ended");
     }
     if let (Some(shared), Some(host)) = (shared.upgrade(), host.upgrade()) {
@@ -262,7 +265,7 @@ impl Channel {
         let (mut parts, body) = request.into_parts();
         // As it came, its version included: it may go elsewhere in that.
         let again = parts.clone();
-        headers::into_http2(&mut parts, &authority(peer));
+        headers::into_http2(&mut parts, || authority(peer));
         let without_body = body.is_end_stream();
         let sent = send.send_request(Request::from_parts(parts, ()), without_body);
         let (response, stream) = match sent {

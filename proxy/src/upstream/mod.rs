@@ -36,6 +36,7 @@ pub struct Peer<'a> {
 pub struct Upstream {
     dialer: Dialer,
     http1: Arc<http1::Pool>,
+    application: Arc<http1::Pool>,
     http2: http2::Pool,
     mesh_port: u16,
 }
@@ -88,7 +89,9 @@ impl Upstream {
     pub fn new(tls: MeshTls, mesh_port: u16, limits: &Limits, metrics: &Metrics) -> Self {
         Self {
             dialer: Dialer::new(tls, limits.handshake_timeout),
-            http1: http1::Pool::new(limits),
+            http1: http1::Pool::new(limits, true),
+            // What comes from other proxies is HTTP/2, where names have no case.
+            application: http1::Pool::new(limits, false),
             http2: http2::Pool::new(limits, Arc::clone(&metrics.mesh_outbound)),
             mesh_port,
         }
@@ -121,6 +124,19 @@ impl Upstream {
         channel.request(request, peer.application).await
     }
 
+    /// Hands a request of another proxy to the application at `address`, in HTTP/2 if the request says so.
+    pub async fn to_application(
+        &self,
+        address: SocketAddr,
+        timeout: Duration,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Failed> {
+        if request.version() != http::Version::HTTP_2 {
+            return self.application.request(&self.dialer, address, timeout, request).await;
+        }
+        self.request(Peer { application: address, identity: None }, timeout, request).await
+    }
+
     /// Opens a CONNECT tunnel to the application behind a mesh peer.
     pub async fn tunnel(&self, peer: Peer<'_>, timeout: Duration, upgrade: bool) -> Result<Tunnel, UpstreamError> {
         let channel = self.channel(peer, timeout).await?;
@@ -148,6 +164,7 @@ impl Upstream {
     /// Closes what has been idle for long; to be called now and then.
     pub fn tidy(&self) {
         self.http1.tidy();
+        self.application.tidy();
         self.http2.tidy();
     }
 }
