@@ -150,8 +150,8 @@ fn leaf(spiffe: &SpiffeId) -> anyhow::Result<CertificateParams> {
 #[tonic::async_trait]
 impl CertificateAuthority for Authority {
     async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
-        let signed =
-            Self::sign(self, &request.get_ref().csr_der).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let signed = Self::sign(self, &request.get_ref().csr_der)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         Ok(Response::new(SignResponse { chain_der: vec![signed], trust_pem: self.root_pem.clone() }))
     }
 }

@@ -4,10 +4,11 @@
 //! `pair outbound` and `pair inbound` run until they are ended. They take from the environment `WORKERS` (threads),
 //! `CERTS` (a directory for the key that both controllers sign with) and, on 127.0.0.1, `OUT_HTTP`, `OUT_H2`,
 //! `OUT_CONN` and `OUT_TCP` (where clients connect), `APP_HTTP`, `APP_H2`, `APP_CONN` and `APP_TCP` (the
-//! applications), and `IN_HTTP` (between the two).
+//! applications), and `IN_HTTP` (between the two). `pair rate` puts load on something at a fixed rate.
 
 mod control;
 mod mesh;
+mod rate;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,13 +29,14 @@ use fsm_proxy_config::SpiffeId;
 use mesh::{SERVICES, Side};
 
 fn main() -> anyhow::Result<()> {
-    let usage = "usage: pair outbound|inbound, see the head of proxy/examples/pair/main.rs";
+    let usage = "usage: pair outbound|inbound|rate …, see the head of proxy/examples/pair/main.rs";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["outbound"] => cli::runtime(variable("WORKERS")?)?.block_on(proxy(Side::Outbound)),
         ["inbound"] => cli::runtime(variable("WORKERS")?)?.block_on(proxy(Side::Inbound)),
         ["control", "outbound"] => control::run(Side::Outbound),
         ["control", "inbound"] => control::run(Side::Inbound),
+        ["rate", arguments @ ..] => rate::run(arguments),
         _ => bail!(usage),
     }
 }
