@@ -42,6 +42,8 @@ mod objects;
 mod pins;
 mod probe;
 mod rules;
+#[cfg(test)]
+mod sockmap_tests;
 mod sys;
 mod tables;
 
