@@ -241,7 +241,7 @@ impl Fact {
             Self::StateDigest(fact) => ("digest", fact.seq.to_string(), json(fact)),
             Self::Unknown { topic } => (topic.as_str(), String::new(), b"{}".to_vec()),
         };
-        Entry { topic: topic.to_owned(), key, body, trace }
+        Entry { topic: topic.to_owned(), key, body: body.into(), trace }
     }
 
     /// Reads an entry.

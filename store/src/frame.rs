@@ -100,7 +100,7 @@ pub fn decode(frame: &[u8]) -> Result<(FrameHeader, Arc<[Record]>), FrameError> 
     if body.len() != header.body_bytes as usize {
         return Err(FrameError::Header("the body has another length than it says"));
     }
-    let records = body::decode(&body, &header)?;
+    let records = body::decode(&body.into(), &header)?;
     if records.last().map(|record| record.time) != Some(header.last_time) {
         return Err(FrameError::Header("the last record has another time than it says"));
     }

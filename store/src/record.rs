@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// The place of a record in the log. The first record has seq 1; 0 means "before everything".
@@ -39,19 +40,19 @@ pub struct TraceContext {
 }
 
 /// What is handed in to be appended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What kind of fact this is, for listing and filtering; e.g. "object" or "ack".
     pub topic: String,
     /// What it is about, e.g. "v1/Pod default/web-0".
     pub key: String,
-    /// The fact itself, self-describing (JSON).
-    pub body: Vec<u8>,
+    /// The fact itself, self-describing (JSON). Of records that are read it is a part of their frame: who keeps one for long copies it.
+    pub body: Bytes,
     pub trace: TraceContext,
 }
 
 /// An entry with its place in the log.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     pub seq: Seq,
     pub time: Timestamp,

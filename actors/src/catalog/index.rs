@@ -90,15 +90,15 @@ impl Index {
     /// Follows a delta; `pods` and `slices` are as they are after it. Notes in it behind which services there are others now.
     pub(super) fn follow(&mut self, delta: &mut Delta, pods: &Table<Pod>, slices: &Table<Slice>) {
         for (name, changed) in &delta.pods {
-            let account = |side: &Option<Arc<Pod>>| side.as_ref().map(|pod| pod.account.clone());
-            let (was, is) = (account(&changed.before), account(&changed.after));
+            let was = changed.before.as_ref().map(|pod| &pod.account);
+            let is = changed.after.as_ref().map(|pod| &pod.account);
             if was == is {
                 continue;
             }
-            self.pods_by_account.replace(name, was.as_ref(), is.as_ref());
+            self.pods_by_account.replace(name, was, is);
             let of_pod: Vec<ObjectName> = self.slices_by_pod.of(name).cloned().collect();
             for slice in of_pod {
-                if self.recount(&slice, was.as_ref(), is.as_ref())
+                if self.recount(&slice, was, is)
                     && let Some(slice) = slices.get(&slice)
                 {
                     delta.regrouped.insert(slice.service.clone());

@@ -201,7 +201,10 @@ fn insert<K: Ord + Clone, V: Clone>(link: &mut Link<K, V>, key: K, value: V) -> 
         Ordering::Greater => insert(&mut node.right, key, value),
         Ordering::Equal => return Some(std::mem::replace(&mut node.value, value)),
     };
-    balance(shared);
+    // A value that is replaced moves nothing.
+    if before.is_none() {
+        balance(shared);
+    }
     before
 }
 

@@ -94,6 +94,9 @@ impl Eq for ObjectName {}
 
 impl Ord for ObjectName {
     fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.text, &other.text) {
+            return Ordering::Equal;
+        }
         if self.namespace_bytes == other.namespace_bytes {
             // What separates namespace and name is in the same place.
             return self.text.cmp(&other.text);

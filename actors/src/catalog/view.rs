@@ -38,6 +38,13 @@ pub struct Pod {
     pub finished: bool,
 }
 
+impl Pod {
+    /// All that others may be told of it.
+    pub fn seen_by_others(&self) -> (&Account, bool, bool) {
+        (&self.account, self.has_proxy, self.finished)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// TCP ports.

@@ -42,13 +42,26 @@ pub(super) fn container(text: &[u8]) -> Option<usize> {
 pub(super) fn string(text: &[u8]) -> Option<usize> {
     let mut from = 1;
     loop {
-        let found = from + memchr::memchr2(b'"', b'\\', text.get(from..)?)?;
+        let found = from + quote_or_backslash(text.get(from..)?)?;
         if text[found] == b'"' {
             return Some(found + 1);
         }
         // What is escaped ends nothing.
         from = found + 2;
     }
+}
+
+/// The place of the first quote or backslash.
+pub(super) fn quote_or_backslash(text: &[u8]) -> Option<usize> {
+    // Most strings are short: what is next is looked at before anything is prepared for more.
+    if let Some(next) = text.first_chunk::<16>() {
+        let next = u8x16::new(*next);
+        let found = (next.simd_eq(u8x16::splat(b'"')) | next.simd_eq(u8x16::splat(b'\\'))).to_bitmask();
+        if found != 0 {
+            return Some(found.trailing_zeros() as usize);
+        }
+    }
+    memchr::memchr2(b'"', b'\\', text)
 }
 
 struct Block([u8x16; 4]);
@@ -70,7 +83,8 @@ impl Block {
 /// The blocks of a text; after its end come blanks.
 fn blocks(text: &[u8]) -> impl Iterator<Item = Block> {
     let (whole, rest) = text.as_chunks::<BLOCK>();
-    let last = (!rest.is_empty()).then(|| {
+    // Most values end before the last block.
+    let last = std::iter::once(rest).filter(|rest| !rest.is_empty()).map(|rest| {
         let mut padded = [b' '; BLOCK];
         padded[..rest.len()].copy_from_slice(rest);
         Block::new(&padded)

@@ -58,7 +58,7 @@ impl<'a> Skim<'a> {
         self.take(b'"')?;
         let start = self.at;
         let rest = &self.text.as_bytes()[start..];
-        let end = start + memchr::memchr2(b'"', b'\\', rest)?;
+        let end = start + jump::quote_or_backslash(rest)?;
         self.at = end + 1;
         (self.text.as_bytes()[end] == b'"').then(|| &self.text[start..end])
     }

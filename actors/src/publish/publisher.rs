@@ -217,30 +217,27 @@ impl Publisher {
         let before = self.resources.get(key);
         let bytes_changed = before.map(|published| &published.told.bytes) != told.as_ref().map(|told| &told.bytes);
         let version = before.filter(|_| !bytes_changed).map_or(seq, |published| published.version);
-        let after = told.clone().map(|told| Published { version, told });
-        let before = self.resources.set(key, after.clone());
-        let entry = after.as_ref().map(|after| Entry { version: after.version.0, bytes: after.told.bytes.clone() });
+        let before = self.resources.set(key, told.clone().map(|told| Published { version, told }));
+        let entry = told.as_ref().map(|told| Entry { version: version.0, bytes: told.bytes.clone() });
         if let Some(proxy) = &key.proxy {
-            let names = self.by_proxy.entry(proxy.clone()).or_default();
-            if after.is_some() {
-                names.insert(key.name.clone())
-            } else {
-                names.remove(&key.name)
-            };
-            if names.is_empty() {
-                self.by_proxy.remove(proxy);
+            match (&before, told) {
+                (None, Some(_)) => {
+                    self.by_proxy.entry(proxy.clone()).or_default().insert(key.name.clone());
+                }
+                (Some(_), None) => remove_from(&mut self.by_proxy, proxy, &key.name),
+                _ => {}
             }
             if self.proxies.get(proxy).is_some() {
                 self.note(proxy, &key.name, entry, trace);
             }
             return;
         }
-        let before = before.map(|published| published.told.audience);
-        let after = after.map(|published| published.told.audience);
-        self.reindex(&key.name, before.as_ref(), after.as_ref());
-        for (proxy, account) in self.candidates(before.as_ref(), after.as_ref()) {
-            let was = before.as_ref().is_some_and(|audience| audience.contains(&account));
-            let is = after.as_ref().is_some_and(|audience| audience.contains(&account));
+        let before = before.as_ref().map(|published| &published.told.audience);
+        let after = told.as_ref().map(|told| &told.audience);
+        self.reindex(&key.name, before, after);
+        for (proxy, account) in self.candidates(before, after) {
+            let was = before.is_some_and(|audience| audience.contains(&account));
+            let is = after.is_some_and(|audience| audience.contains(&account));
             if is && (!was || bytes_changed) {
                 self.note(&proxy, &key.name, entry.clone(), trace);
             } else if was && !is {
@@ -297,46 +294,47 @@ impl Publisher {
 
     /// Follows pods that got a proxy, lost it, or are somebody else now.
     fn proxies(&mut self, catalog: &Catalog, delta: &Delta, trace: TraceContext) {
-        let mut touched: BTreeSet<ObjectName> = delta.pods.keys().cloned().collect();
+        let mut touched: BTreeSet<&ObjectName> = delta.pods.keys().collect();
         for namespace in delta.namespaces.keys() {
-            touched.extend(catalog.pods_in(namespace.name()).cloned());
+            touched.extend(catalog.pods_in(namespace.name()));
         }
         if delta.membership_changed() {
-            touched.extend(catalog.pods().keys().cloned());
+            touched.extend(catalog.pods().keys());
         }
         for proxy in touched {
-            let after = catalog.meshed_pod(&proxy).map(|pod| pod.account.clone());
-            let before = self.proxies.get(&proxy).cloned();
+            let after = catalog.meshed_pod(proxy).map(|pod| &pod.account);
+            let before = self.proxies.get(proxy);
             if before == after {
                 continue;
             }
-            let followed = self.followed.contains(&proxy);
+            let (before, after) = (before.cloned(), after.cloned());
+            let followed = self.followed.contains(proxy);
             let told = before.as_ref().filter(|_| followed);
             let had: BTreeSet<ResourceName> = told.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
-                self.proxies.set(&proxy, None);
-                self.proxy_names.remove(&proxy);
+                self.proxies.set(proxy, None);
+                self.proxy_names.remove(proxy);
                 if followed {
                     self.left.insert(proxy.clone());
                 }
-                remove_from(&mut self.proxies_by_account, &account, &proxy);
+                remove_from(&mut self.proxies_by_account, &account, proxy);
             }
             let Some(account) = after else {
                 // What it has not been told yet is no configuration of any version: at this seq it has none.
-                self.pending.remove(&proxy);
+                self.pending.remove(proxy);
                 continue;
             };
-            self.proxies.set(&proxy, Some(account.clone()));
+            self.proxies.set(proxy, Some(account.clone()));
             self.proxy_names.insert(proxy.clone());
             self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
             if followed {
                 let has: BTreeSet<ResourceName> = self.shared_names(&account).collect();
                 for name in had.difference(&has) {
-                    self.note(&proxy, name, None, trace);
+                    self.note(proxy, name, None, trace);
                 }
                 for name in &has {
                     let entry = self.entry(&ResourceKey::shared(name.clone()));
-                    self.note(&proxy, name, entry, trace);
+                    self.note(proxy, name, entry, trace);
                 }
             }
         }

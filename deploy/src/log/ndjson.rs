@@ -47,7 +47,7 @@ pub(crate) fn parse_line(line: &str) -> anyhow::Result<Record> {
     )?;
     let trace_id = line.trace_id.as_deref().and_then(|text| u128::from_str_radix(text, 16).ok()).unwrap_or(0);
     let trace = TraceContext { trace_id: trace_id.to_be_bytes(), ..TraceContext::default() };
-    let entry = Entry { topic: line.topic, key: line.key, body: line.body.get().as_bytes().to_vec(), trace };
+    let entry = Entry { topic: line.topic, key: line.key, body: line.body.get().to_owned().into(), trace };
     Ok(Record { seq: Seq(line.seq), time: Timestamp(line.time_us), entry })
 }
 
@@ -65,7 +65,7 @@ mod tests {
         let entry = Entry {
             topic: "object".into(),
             key: "v1/Pod default/web-0".into(),
-            body: br#"{"type":"applied","object":{"a":1.0,"b":[]}}"#.to_vec(),
+            body: br#"{"type":"applied","object":{"a":1.0,"b":[]}}"#[..].into(),
             trace: TraceContext { trace_id: [0xab; 16], ..TraceContext::default() },
         };
         let record = Record { seq: Seq(7), time: Timestamp(8), entry };

@@ -28,7 +28,7 @@ pub(super) fn redact(record: &Record) -> Record {
             Fact::StateDigest(fact)
         }
         Ok(Fact::Unknown { .. }) | Err(_) => {
-            let entry = Entry { body: b"{}".to_vec(), ..record.entry.clone() };
+            let entry = Entry { body: b"{}"[..].into(), ..record.entry.clone() };
             return Record { entry, ..record.clone() };
         }
         Ok(_) => return record.clone(),
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn what_is_of_a_newer_version_is_taken_out_whole() {
         let entry =
-            Entry { topic: "new".into(), key: "k".into(), body: b"secret".to_vec(), trace: TraceContext::default() };
+            Entry { topic: "new".into(), key: "k".into(), body: b"secret"[..].into(), trace: TraceContext::default() };
         let record = redact(&Record { seq: Seq(1), time: Timestamp(2), entry });
-        assert_eq!(record.entry.body, b"{}");
+        assert_eq!(record.entry.body, b"{}"[..]);
     }
 }

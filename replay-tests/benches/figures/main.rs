@@ -1,7 +1,8 @@
 //! The figures of docs/performance.md about the log: `cargo bench -p fsm-replay-tests --bench figures`
 //!
 //! `FSM_BENCH_RECORDS=100000` for a smaller history; `FSM_BENCH_DIR` for another disk than that of the temporary directory;
-//! `FSM_BENCH_PARTS=history` for some of the parts only; `FSM_BENCH_FSM=target/release/fsm` to time commands too.
+//! `FSM_BENCH_PARTS=starts,recomputation` for some of the parts only; `FSM_BENCH_FSM=target/release/fsm` to time commands too;
+//! `FSM_BENCH_LOG=DIR` to write the history there and keep it, or to use the one that was kept.
 
 mod commands;
 
@@ -45,16 +46,39 @@ fn main() -> anyhow::Result<()> {
 
 async fn figures(dir: &Path) -> anyhow::Result<()> {
     let records = std::env::var("FSM_BENCH_RECORDS").ok().map_or(Ok(1_000_000), |text| text.parse())?;
-    let parts = std::env::var("FSM_BENCH_PARTS").unwrap_or_else(|_| "appending,disk,history".into());
-    let wanted = |part| parts.split(',').any(|wanted| wanted == part);
+    let parts = std::env::var("FSM_BENCH_PARTS");
+    let wanted = |part| parts.as_ref().map_or(true, |parts| parts.split(',').any(|wanted| wanted == part));
     if wanted("appending") {
         appending(dir).await?;
     }
     if wanted("disk") {
         disk_use(dir).await?;
     }
-    if wanted("history") {
-        history(dir, records).await?;
+    let of_history = ["starts", "recomputation", "commands"].map(wanted);
+    if of_history == [false; 3] {
+        return Ok(());
+    }
+    let place = std::env::var_os("FSM_BENCH_LOG").map_or_else(|| dir.join("history"), PathBuf::from);
+    println!("\na history of {records} records: the churn again and again under new names");
+    if !place.exists() {
+        write_history(&place, records).await?;
+    }
+    let [starts, recomputation, commands] = of_history;
+    if starts {
+        time_starts(&place).await?;
+    }
+    let log = SledLog::open(&place, Options::default())?;
+    if starts {
+        time_travel(&log, records).await?;
+    }
+    if recomputation {
+        let core = rebuild(&log, log.last(), Skips::new()).await?;
+        on_one_core(recompute(&log, &core))?;
+    }
+    if commands {
+        let asked = commands::question(&log, Seq(records as u64 / 120)).await?;
+        drop(log);
+        commands::time(&place, records, asked)?;
     }
     Ok(())
 }
@@ -85,7 +109,7 @@ fn fact(number: usize) -> Entry {
     Entry {
         topic: "object".into(),
         key: format!("v1/Pod shop/web-{number}"),
-        body: body.into_bytes(),
+        body: body.into(),
         trace: TraceContext::default(),
     }
 }
@@ -176,16 +200,14 @@ impl Endless {
         self.next += 1;
         let entry = &self.churn[place].entry;
         let name = format!("r{round:03}-");
-        let body = String::from_utf8_lossy(&entry.body).replace("shop-", &name).into_bytes();
+        let body = String::from_utf8_lossy(&entry.body).replace("shop-", &name).into();
         Entry { key: entry.key.replace("shop-", &name), body, ..entry.clone() }
     }
 }
 
-async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
-    println!("\na history of {count} records: the churn again and again under new names");
-    let place = dir.join("history");
+async fn write_history(place: &Path, count: usize) -> anyhow::Result<()> {
     let mut endless = Endless { churn: recorded("churn").records, next: 0 };
-    let log = SledLog::open(&place, Options::default())?;
+    let log = SledLog::open(place, Options::default())?;
     let begun = Instant::now();
     let every = snapshots::Policy::default().every_records as usize;
     let mut raw = 0;
@@ -203,18 +225,20 @@ async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
     }
     row(
         "JSON of it, on disk with its snapshots",
-        format_args!("{:.2} GB, {:.2} GB", raw as f64 / 1e9, disk_bytes(&place)? as f64 / 1e9),
+        format_args!("{:.2} GB, {:.2} GB", raw as f64 / 1e9, disk_bytes(place)? as f64 / 1e9),
     );
     row(
         "written in, of this for snapshots",
         format_args!("{:.1} s, {:.1} s", begun.elapsed().as_secs_f64(), taking.as_secs_f64()),
     );
-    drop(log);
+    Ok(())
+}
 
+async fn time_starts(place: &Path) -> anyhow::Result<()> {
     let mut starts = Vec::new();
     for _ in 0..RUNS {
         let begun = Instant::now();
-        let log = SledLog::open(&place, Options::default())?;
+        let log = SledLog::open(place, Options::default())?;
         rebuild(&log, log.last(), Skips::new()).await?;
         starts.push(begun.elapsed());
     }
@@ -223,14 +247,7 @@ async fn history(dir: &Path, count: usize) -> anyhow::Result<()> {
         &format!("a controller's start, open the log, rebuild from the last snapshot: median of {RUNS}, slowest"),
         format_args!("{middle:.3} s, {slowest:.3} s"),
     );
-
-    let log = SledLog::open(&place, Options::default())?;
-    let core = rebuild(&log, log.last(), Skips::new()).await?;
-    time_travel(&log, count).await?;
-    on_one_core(recompute(&log, &core))?;
-    let asked = commands::question(&log, Seq(count as u64 / 120)).await?;
-    drop(log);
-    commands::time(&place, count, asked)
+    Ok(())
 }
 
 async fn time_travel(log: &SledLog, count: usize) -> anyhow::Result<()> {

@@ -44,10 +44,10 @@ async fn a_history_that_went_through_the_log_proves_itself() {
 fn a_forged_acknowledgement_is_named() {
     let mut history = with_proofs(&recorded("bookstore").records, &BATCHES);
     let forged = history.iter_mut().rfind(|record| record.entry.topic == "ack").unwrap();
-    let body = String::from_utf8(forged.entry.body.clone()).unwrap();
+    let body = String::from_utf8(forged.entry.body.to_vec()).unwrap();
     let at = body.find("\"digest\":\"").unwrap() + 10;
     let digit = if &body[at..=at] == "0" { "1" } else { "0" };
-    forged.entry.body = format!("{}{digit}{}", &body[..at], &body[at + 1..]).into_bytes();
+    forged.entry.body = format!("{}{digit}{}", &body[..at], &body[at + 1..]).into();
     let report = verify(&history);
     assert!(matches!(&report.differences[..], [Difference::Config { .. }]), "{:?}", report.differences);
 }

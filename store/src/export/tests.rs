@@ -11,7 +11,7 @@ fn record(seq: u64) -> Record {
     let entry = Entry {
         topic: "object".into(),
         key: format!("v1/Pod default/web-{seq}"),
-        body: format!("{{\"number\":{seq}}}").into_bytes(),
+        body: format!("{{\"number\":{seq}}}").into(),
         trace: TraceContext { trace_id: [seq as u8; 16], ..TraceContext::default() },
     };
     Record { seq: Seq(seq), time: Timestamp(seq * 10), entry }

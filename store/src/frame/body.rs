@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bytes::Bytes;
 
 use super::{FrameError, FrameHeader, MAX_BODY_BYTES};
 use crate::{Entry, Record, Seq, Timestamp, TraceContext};
@@ -48,10 +49,10 @@ pub(super) fn encode(records: &[Record], first_time: Timestamp) -> Result<Vec<u8
     Ok(body)
 }
 
-pub(super) fn decode(body: &[u8], header: &FrameHeader) -> Result<Arc<[Record]>, FrameError> {
+pub(super) fn decode(body: &Bytes, header: &FrameHeader) -> Result<Arc<[Record]>, FrameError> {
     // A record takes five bytes at least: a damaged count can't make this allocate more than the body allows.
     let mut records = Vec::with_capacity((header.count as usize).min(body.len() / 5));
-    let mut rest = body;
+    let mut rest = &body[..];
     let mut time = header.first_time;
     for place in 0..u64::from(header.count) {
         let (stored, read): (StoredRecord<'_>, usize) =
@@ -66,7 +67,7 @@ pub(super) fn decode(body: &[u8], header: &FrameHeader) -> Result<Arc<[Record]>,
             return Err(FrameError::Records("the times of its records go back".into()));
         }
         time = Timestamp(next);
-        records.push(Record { seq: Seq(header.first_seq.0 + place), time, entry: entry(stored) });
+        records.push(Record { seq: Seq(header.first_seq.0 + place), time, entry: entry(stored, body) });
     }
     if !rest.is_empty() {
         return Err(FrameError::Records(format!("{} bytes are left over", rest.len())));
@@ -79,9 +80,9 @@ fn stored_trace(trace: &TraceContext) -> Option<StoredTrace> {
     (*trace != TraceContext::default()).then_some(StoredTrace { trace_id, span_id, flags })
 }
 
-fn entry(stored: StoredRecord<'_>) -> Entry {
+fn entry(stored: StoredRecord<'_>, frame: &Bytes) -> Entry {
     let trace = stored.trace.map_or_else(TraceContext::default, |StoredTrace { trace_id, span_id, flags }| {
         TraceContext { trace_id, span_id, flags }
     });
-    Entry { topic: stored.topic.to_owned(), key: stored.key.to_owned(), body: stored.body.to_owned(), trace }
+    Entry { topic: stored.topic.to_owned(), key: stored.key.to_owned(), body: frame.slice_ref(stored.body), trace }
 }

@@ -12,7 +12,7 @@ prop_compose! {
         trace in prop::option::of((any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u8>())),
     ) -> Entry {
         let trace = trace.map_or_else(TraceContext::default, |(trace_id, span_id, flags)| TraceContext { trace_id, span_id, flags });
-        Entry { topic, key, body, trace }
+        Entry { topic, key, body: body.into(), trace }
     }
 }
 
@@ -76,7 +76,7 @@ fn one_record() -> Vec<Record> {
     let entry = Entry {
         topic: "object".into(),
         key: "v1/Pod default/web-0".into(),
-        body: br#"{"type":"applied"}"#.to_vec(),
+        body: br#"{"type":"applied"}"#[..].into(),
         trace: TraceContext { trace_id: [1; 16], span_id: [2; 8], flags: 1 },
     };
     vec![Record { seq: Seq(7), time: Timestamp(1_700_000_000_000_000), entry }]

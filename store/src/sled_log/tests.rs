@@ -11,11 +11,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 
 use crate::{Clock, Entry, Error, EventLog, Options, Record, Records, Seq, SledLog, Timestamp, TraceContext};
 
-fn entry(body: impl Into<Vec<u8>>) -> Entry {
+fn entry(body: impl Into<Bytes>) -> Entry {
     Entry {
         topic: "object".into(),
         key: "v1/Pod default/web-0".into(),

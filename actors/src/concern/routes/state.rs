@@ -6,7 +6,7 @@ use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName};
 
 use super::endpoints::EncodedEndpoints;
-use crate::catalog::view::{Endpoint, Exchanged, Slice};
+use crate::catalog::view::{Endpoint, Exchanged, Pod, Slice};
 use crate::catalog::{Audience, Catalog, Changed, Delta, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, message};
 
@@ -75,7 +75,14 @@ impl Stale {
         for namespace in delta.namespaces.keys() {
             catalog.pods_in(namespace.name()).for_each(|pod| stale.pod(catalog, pod));
         }
-        delta.pods.keys().for_each(|pod| stale.pod(catalog, pod));
+        for (name, changed) in &delta.pods {
+            let [before, after] = [&changed.before, &changed.after].map(|side| side.as_deref().map(Pod::seen_by_others));
+            if before == after {
+                stale.workloads.insert(name.clone());
+            } else {
+                stale.pod(catalog, name);
+            }
+        }
         for (name, changed) in &delta.slices {
             stale.slices.insert(name.clone());
             stale.workloads.extend(pods_touched(changed));

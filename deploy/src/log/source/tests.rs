@@ -9,7 +9,7 @@ fn record(seq: u64, time_us: u64) -> Record {
     let entry = Entry {
         topic: "object".into(),
         key: "v1/Pod default/web-0".into(),
-        body: br#"{"type":"applied"}"#.to_vec(),
+        body: br#"{"type":"applied"}"#[..].into(),
         trace: TraceContext::default(),
     };
     Record { seq: Seq(seq), time: Timestamp(time_us), entry }

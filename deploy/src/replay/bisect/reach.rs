@@ -150,7 +150,7 @@ mod tests {
     use crate::replay::request::RequestFlags;
 
     fn record(topic: &str, key: &str, body: &str) -> Record {
-        let (topic, key, body) = (topic.to_owned(), key.to_owned(), body.as_bytes().to_vec());
+        let (topic, key, body) = (topic.to_owned(), key.to_owned(), body.to_owned().into());
         Record { seq: Seq(1), time: Timestamp(1), entry: Entry { topic, key, body, trace: TraceContext::default() } }
     }
 

@@ -55,7 +55,7 @@ mod tests {
             entry: Entry {
                 topic: "object".into(),
                 key: format!("v1/Pod shop/web-{index}"),
-                body: format!("{{\"text\":\"line\\nbreak {index}\"}}").into_bytes(),
+                body: format!("{{\"text\":\"line\\nbreak {index}\"}}").into(),
                 trace: TraceContext { trace_id: [index as u8; 16], ..TraceContext::default() },
             },
         };

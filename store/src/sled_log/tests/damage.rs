@@ -112,7 +112,7 @@ async fn a_frame_replaced_by_another_valid_one_breaks_the_chain() {
         let frame = frames.get(4_u64.to_be_bytes()).unwrap().unwrap();
         let (header, records) = crate::frame::decode(&frame).unwrap();
         let mut records = records.to_vec();
-        records[0].entry.body = b"history rewritten".to_vec();
+        records[0].entry.body = b"history rewritten"[..].into();
         frames.insert(4_u64.to_be_bytes(), crate::frame::encode(&records, header.previous, false).unwrap()).unwrap();
     });
     let damages = open(dir.path()).verify(|_| ()).unwrap().damages;
@@ -127,7 +127,7 @@ async fn a_last_frame_replaced_by_another_valid_one_is_noticed_at_opening_and_ca
         let frame = frames.get(10_u64.to_be_bytes()).unwrap().unwrap();
         let (header, records) = crate::frame::decode(&frame).unwrap();
         let mut records = records.to_vec();
-        records[2].entry.body = b"history rewritten".to_vec();
+        records[2].entry.body = b"history rewritten"[..].into();
         frames.insert(10_u64.to_be_bytes(), crate::frame::encode(&records, header.previous, false).unwrap()).unwrap();
     });
     let error = refused(dir.path());

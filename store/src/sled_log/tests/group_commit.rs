@@ -110,7 +110,7 @@ async fn an_append_larger_than_a_commit_stays_together() {
     let dir = tempfile::tempdir().unwrap();
     let log = open(dir.path());
     let noise: Vec<u8> = (0..3_u32 << 20).map(|place| (place.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    log.append(noise.chunks(1 << 20).map(entry).collect()).await.unwrap();
+    log.append(noise.chunks(1 << 20).map(|chunk| entry(chunk.to_vec())).collect()).await.unwrap();
     drop(log);
     let summary = open(dir.path()).verify(|_| ()).unwrap();
     assert_eq!((summary.frames, summary.records, summary.damages.len()), (1, 3, 0));
