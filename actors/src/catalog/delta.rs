@@ -49,15 +49,20 @@ pub struct Delta {
 impl Delta {
     /// Whether nothing changed that anything is computed from.
     pub fn is_empty(&self) -> bool {
-        self.mesh.is_none()
-            && self.namespaces.is_empty()
+        self.namespaces.is_empty()
             && self.pods.is_empty()
             && self.services.is_empty()
             && self.slices.is_empty()
-            && self.splits.is_empty()
-            && self.targets.is_empty()
-            && self.route_groups.is_empty()
-            && self.tcp_routes.is_empty()
+            && !self.policy_changed()
+    }
+
+    /// Whether anything changed that says who may do what; other changes have to do with it only by the services that they touch.
+    pub fn policy_changed(&self) -> bool {
+        self.mesh.is_some()
+            || !self.splits.is_empty()
+            || !self.targets.is_empty()
+            || !self.route_groups.is_empty()
+            || !self.tcp_routes.is_empty()
     }
 
     /// The change of the mesh's settings, if it touches who belongs to the mesh or how its members are named.

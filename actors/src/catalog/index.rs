@@ -108,11 +108,10 @@ impl Index {
         for (name, changed) in &delta.slices {
             let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
             let (gone, new) = self.slices_by_pod.follow_pods(name, before, after);
-            let service = |slice: Option<&Slice>| slice.map(|slice| slice.service.clone());
-            let (was, is) = (service(before), service(after));
+            let (was, is) = (before.map(|slice| &slice.service), after.map(|slice| &slice.service));
             if was != is {
-                self.slices_by_service.replace(name, was.as_ref(), is.as_ref());
-                delta.regrouped.extend(was.into_iter().chain(is));
+                self.slices_by_service.replace(name, was, is);
+                delta.regrouped.extend(was.into_iter().chain(is).cloned());
             }
             let Some(after) = after else {
                 self.accounts_by_slice.remove(name);

@@ -269,12 +269,22 @@ impl Catalog {
         let name = &key.1;
         let outcome = match kind {
             Some(&kinds::NAMESPACE) => set(&mut self.namespaces, name, json, view::namespace, &mut delta.namespaces),
-            Some(&kinds::POD) => set(&mut self.pods, name, json, view::pod, &mut delta.pods),
+            Some(&kinds::POD) => {
+                let before = self.pods.get(name).cloned();
+                let pod = json.map(|json| view::pod(json, before.as_deref())).transpose().map(|pod| pod.map(Arc::new));
+                // One that is the same refers to the newest text, so that nothing keeps older ones.
+                if let Ok(Some(pod)) = &pod
+                    && before.as_ref() == Some(pod)
+                {
+                    self.pods.insert(name.clone(), pod.clone());
+                }
+                store(&mut self.pods, name, before, pod, &mut delta.pods)
+            }
             Some(&kinds::SERVICE) => set(&mut self.services, name, json, view::service, &mut delta.services),
             Some(&kinds::ENDPOINT_SLICE) => {
-                let before = self.slices.get(name).map(|slice| &**slice);
-                let slice = json.map(|json| view::slice(json, before)).transpose().map(Option::flatten);
-                store(&mut self.slices, name, slice, &mut delta.slices)
+                let before = self.slices.get(name).cloned();
+                let slice = json.map(|json| view::slice(json, before.as_deref())).transpose().map(Option::flatten);
+                store(&mut self.slices, name, before, slice.map(|slice| slice.map(Arc::new)), &mut delta.slices)
             }
             Some(&kinds::TRAFFIC_SPLIT) => set(&mut self.splits, name, json, view::split, &mut delta.splits),
             Some(&kinds::TRAFFIC_TARGET) => set(&mut self.targets, name, json, view::target, &mut delta.targets),
@@ -331,31 +341,30 @@ pub(crate) fn canonical(gvk: &str) -> Gvk {
     find_kind(gvk).map_or_else(|| gvk.to_owned().into(), |kind| kind.gvk().into())
 }
 
-fn set<T: PartialEq>(
+fn set<T: Eq>(
     table: &mut Table<T>,
     name: &ObjectName,
     json: Option<&Json>,
     read: impl FnOnce(&Json) -> Result<T, Unusable>,
     changes: &mut ChangedByName<T>,
 ) -> Result<(), Unusable> {
-    store(table, name, json.map(read).transpose(), changes)
+    let before = table.get(name).cloned();
+    store(table, name, before, json.map(read).transpose().map(|view| view.map(Arc::new)), changes)
 }
 
-/// Puts a view in its table, and notes the change if there is one. What cannot be used counts as absent.
-fn store<T: PartialEq>(
+/// Puts a view in its table in the place of the one before, and notes the change if there is one. What cannot be used counts as absent.
+fn store<T: Eq>(
     table: &mut Table<T>,
     name: &ObjectName,
-    view: Result<Option<T>, Unusable>,
+    before: Option<Arc<T>>,
+    view: Result<Option<Arc<T>>, Unusable>,
     changes: &mut ChangedByName<T>,
 ) -> Result<(), Unusable> {
     let (after, outcome) = match view {
         Ok(view) => (view, Ok(())),
         Err(reason) => (None, Err(reason)),
     };
-    let before = table.get(name);
-    if before.map(|before| &**before) != after.as_ref() {
-        let before = before.cloned();
-        let after = after.map(Arc::new);
+    if before != after {
         match &after {
             Some(after) => table.insert(name.clone(), after.clone()),
             None => table.remove(name),

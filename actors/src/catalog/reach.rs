@@ -92,6 +92,13 @@ impl Catalog {
             let gone = delta.services.keys().cloned();
             return self.services().keys().cloned().chain(gone).collect();
         }
+        if delta.namespaces.is_empty()
+            && delta.services.is_empty()
+            && delta.regrouped.is_empty()
+            && !delta.policy_changed()
+        {
+            return BTreeSet::new();
+        }
         let mut touched: BTreeSet<ObjectName> = delta.services.keys().cloned().collect();
         for namespace in delta.namespaces.keys() {
             touched.extend(self.services_in(namespace.name()).cloned());

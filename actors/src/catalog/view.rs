@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::ObjectName;
 use crate::Json;
+pub use pod::Pod;
 pub(super) use pod::pod;
 pub(super) use slice::slice;
 pub use slice::{Endpoint, Exchanged, Slice};
@@ -26,23 +27,6 @@ pub const SIDECAR_CONTAINER: &str = "sidecar";
 pub struct Namespace {
     pub labels: BTreeMap<String, String>,
     pub annotations: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    pub account: Account,
-    pub node: String,
-    /// Has a proxy's id and a sidecar container.
-    pub has_proxy: bool,
-    /// Has ended for good.
-    pub finished: bool,
-}
-
-impl Pod {
-    /// All that others may be told of it.
-    pub fn seen_by_others(&self) -> (&Account, bool, bool) {
-        (&self.account, self.has_proxy, self.finished)
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -72,6 +72,12 @@ impl Block {
         Self(std::array::from_fn(|quarter| u8x16::new(quarters[quarter])))
     }
 
+    /// Whether a byte is anywhere in it.
+    fn has(&self, wanted: u8) -> bool {
+        let [one, two, three, four] = self.0.map(|quarter| quarter.simd_eq(u8x16::splat(wanted)));
+        (one | two | three | four).to_bitmask() != 0
+    }
+
     /// The places of a byte, whatever the bits of `ignored` are there.
     fn places(&self, ignored: u8, wanted: u8) -> u64 {
         let (ignored, wanted) = (u8x16::splat(ignored), u8x16::splat(wanted));
@@ -104,7 +110,10 @@ struct Strings {
 impl Strings {
     /// The places that are inside of strings, or their first quote.
     fn inside(&mut self, block: &Block) -> u64 {
-        let quotes = block.places(0, b'"') & !self.escaped(block.places(0, b'\\'));
+        let mut quotes = block.places(0, b'"');
+        if self.escaped != 0 || block.has(b'\\') {
+            quotes &= !self.escaped(block.places(0, b'\\'));
+        }
         // Each bit becomes the parity of the quotes up to it.
         let mut inside = quotes;
         for distance in [1, 2, 4, 8, 16, 32] {

@@ -6,6 +6,8 @@
 //! It finds its way in every text that is JSON, but doesn't look into what it jumps over, and has no words for what is wrong: where
 //! something else stands than is asked for it gives up (`None`). Whoever calls it reads the text with a parser then.
 
+use std::ops::Range;
+
 use super::jump;
 
 /// A place in a JSON text. After a `None` it is of no use any more.
@@ -54,6 +56,7 @@ impl<'a> Skim<'a> {
     }
 
     /// The string that is next, if nothing in it is escaped.
+    #[inline]
     pub fn string(&mut self) -> Option<&'a str> {
         self.take(b'"')?;
         let start = self.at;
@@ -65,31 +68,64 @@ impl<'a> Skim<'a> {
 
     /// Whether `null` is next; it is stepped over then.
     pub fn null(&mut self) -> Option<bool> {
-        let is_null = self.peek()? == b'n' && self.text[self.at..].starts_with("null");
+        let is_null = self.peek()? == b'n' && self.text.as_bytes()[self.at..].starts_with(b"null");
         self.at += if is_null { 4 } else { 0 };
         Some(is_null)
     }
 
+    /// The string that is next, as [`Skim::string`]; empty if it is `null`.
+    pub fn string_or_null(&mut self) -> Option<&'a str> {
+        if self.null()? { Some("") } else { self.string() }
+    }
+
+    /// `true` or `false` if that is next; none of them if it is `null`.
+    pub fn bool_or_null(&mut self) -> Option<Option<bool>> {
+        match self.value()? {
+            "true" => Some(Some(true)),
+            "false" => Some(Some(false)),
+            "null" => Some(None),
+            _ => None,
+        }
+    }
+
+    /// Where in the text the value stands that `read` steps over.
+    pub fn extent(&mut self, read: impl FnOnce(&mut Self) -> Option<()>) -> Option<Range<usize>> {
+        self.peek()?;
+        let start = self.at;
+        read(self)?;
+        Some(start..self.at)
+    }
+
+    /// Whether the value that is next is written like `value`; it is stepped over then. That has to be the text of an object or array.
+    pub fn same(&mut self, value: &str) -> Option<bool> {
+        self.peek()?;
+        let same = self.text.as_bytes()[self.at..].starts_with(value.as_bytes());
+        self.at += if same { value.len() } else { 0 };
+        Some(same)
+    }
+
     /// The text of the value that is next, whatever it is.
     pub fn value(&mut self) -> Option<&'a str> {
-        let first = self.peek()?;
-        let rest = &self.text[self.at..];
-        let length = match first {
-            b'{' | b'[' => jump::container(rest.as_bytes())?,
-            b'"' => jump::string(rest.as_bytes())?,
-            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
-                let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || is_space(*byte);
-                rest.as_bytes().iter().position(ends).unwrap_or(rest.len())
-            }
-            _ => return None,
-        };
-        self.at += length;
-        rest.get(..length)
+        self.peek()?;
+        let start = self.at;
+        self.skip()?;
+        self.text.get(start..self.at)
     }
 
     /// Steps over the value that is next.
     pub fn skip(&mut self) -> Option<()> {
-        self.value().map(drop)
+        let first = self.peek()?;
+        let rest = &self.text.as_bytes()[self.at..];
+        self.at += match first {
+            b'{' | b'[' => jump::container(rest)?,
+            b'"' => jump::string(rest)?,
+            b'-' | b'0'..=b'9' | b't' | b'f' | b'n' => {
+                let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || is_space(*byte);
+                rest.iter().position(ends).unwrap_or(rest.len())
+            }
+            _ => return None,
+        };
+        Some(())
     }
 
     /// Nothing follows any more.
@@ -98,19 +134,24 @@ impl<'a> Skim<'a> {
     }
 
     /// The next byte that means something.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
         let bytes = self.text.as_bytes();
-        while is_space(*bytes.get(self.at)?) {
+        let mut next = *bytes.get(self.at)?;
+        while is_space(next) {
             self.at += 1;
+            next = *bytes.get(self.at)?;
         }
-        bytes.get(self.at).copied()
+        Some(next)
     }
 
+    #[inline]
     fn take(&mut self, expected: u8) -> Option<()> {
         (self.peek()? == expected).then(|| self.at += 1)
     }
 
     /// Whether another value follows in an object or array that ends with `end`.
+    #[inline]
     fn goes_on(&mut self, end: u8) -> Option<bool> {
         let next = self.peek()?;
         self.at += 1;
@@ -122,8 +163,9 @@ impl<'a> Skim<'a> {
     }
 }
 
+#[inline]
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
+    byte <= b' ' && matches!(byte, b' ' | b'\n' | b'\r' | b'\t')
 }
 
 #[cfg(test)]
@@ -204,6 +246,22 @@ mod tests {
             while skim.value().is_some() && skim.at < text.len() {}
             rebuilt(&mut Skim::of(&text));
         }
+    }
+
+    #[test]
+    fn a_value_that_is_written_as_before_is_stepped_over() {
+        let mut skim = Skim::of("{\"a\": {\"b\":[1]}, \"c\":2}");
+        let (mut same, mut places) = (Vec::new(), Vec::new());
+        skim.object(|_, value| {
+            let place = value.extent(|value| {
+                same.push((value.same("{\"b\":[2]}")?, value.same("{\"b\":[1]}")?));
+                if same.len() == 2 { value.skip() } else { Some(()) }
+            })?;
+            places.push(place);
+            Some(())
+        });
+        assert_eq!((same, places), (vec![(false, true), (false, false)], vec![6..15, 21..22]));
+        assert_eq!(skim.end(), Some(()));
     }
 
     #[test]

@@ -1,15 +1,56 @@
-//! Pods are most of what passes, and large. What the mesh reads of one is taken from the text without copying the rest.
+//! Pods are most of what passes, and large. What the mesh reads of one is taken from the text without copying the rest, and what stands
+//! in its `spec` is kept from before if that is written as before: hardly anything in it can change.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use fsm_api::core as k8s;
 use fsm_api::names;
 
-use super::{Account, Pod, SIDECAR_CONTAINER, Unusable, read};
+use super::{Account, SIDECAR_CONTAINER, Unusable, read};
 use crate::Json;
 use crate::json::Skim;
 
-pub(in crate::catalog) fn pod(json: &Json) -> Result<Pod, Unusable> {
-    match Seen::in_passing(json.get()) {
-        Some(seen) => Ok(seen.pod()),
+#[derive(Clone, Debug)]
+pub struct Pod {
+    pub account: Account,
+    pub node: Arc<str>,
+    /// Has a proxy's id and a sidecar container.
+    pub has_proxy: bool,
+    /// Has ended for good.
+    pub finished: bool,
+    /// None if it was not found in the object as it stands.
+    spec: Option<Spec>,
+}
+
+/// The `spec` of a pod, as it stands in the object.
+#[derive(Clone, Debug)]
+struct Spec {
+    object: Json,
+    place: Range<usize>,
+    /// One of the containers is called like that.
+    sidecar: bool,
+}
+
+impl Pod {
+    /// All that others may be told of it.
+    pub fn seen_by_others(&self) -> (&Account, bool, bool) {
+        (&self.account, self.has_proxy, self.finished)
+    }
+}
+
+impl PartialEq for Pod {
+    fn eq(&self, other: &Self) -> bool {
+        self.node == other.node && self.seen_by_others() == other.seen_by_others()
+    }
+}
+
+impl Eq for Pod {}
+
+/// `before` is its edition before.
+pub(in crate::catalog) fn pod(json: &Json, before: Option<&Pod>) -> Result<Pod, Unusable> {
+    match Seen::in_passing(json.get(), before) {
+        Some(seen) => Ok(seen.pod(json, before)),
         None => whole(json),
     }
 }
@@ -27,35 +68,57 @@ struct Seen<'a> {
     containers: bool,
     init_containers: bool,
     sidecar: bool,
+    /// Where its `spec` stands.
+    place: Option<Range<usize>>,
 }
 
 impl<'a> Seen<'a> {
     /// None if it isn't written as API servers write: whether it is a pod is for a parser to say then.
-    fn in_passing(text: &'a str) -> Option<Self> {
-        let mut seen = Self::default();
-        let mut parts = [false; 3];
+    fn in_passing(text: &'a str, before: Option<&'a Pod>) -> Option<Self> {
+        let (mut seen, mut parts) = (Self::default(), [false; 3]);
         let mut skim = Skim::of(text);
-        skim.object(|key, value| {
-            let part = match key {
-                "metadata" => 0,
-                "spec" => 1,
-                "status" => 2,
-                _ => return value.skip(),
-            };
-            first(&mut parts[part])?;
-            value.object(|key, value| match (part, key) {
-                (0, "namespace") => text_of(value, &mut seen.namespace),
-                (0, "labels") => seen.labels(value),
-                (1, "serviceAccountName") => text_of(value, &mut seen.account),
-                (1, "nodeName") => text_of(value, &mut seen.node),
-                (1, "containers") => first(&mut seen.containers).and_then(|()| seen.containers(value)),
-                (1, "initContainers") => first(&mut seen.init_containers).and_then(|()| seen.containers(value)),
-                (2, "phase") => text_of(value, &mut seen.phase),
-                _ => value.skip(),
-            })
+        skim.object(|key, value| match key {
+            "metadata" => {
+                first(&mut parts[0])?;
+                value.object(|key, value| match key {
+                    "namespace" => text_of(value, &mut seen.namespace),
+                    "labels" => seen.labels(value),
+                    _ => value.skip(),
+                })
+            }
+            "spec" => {
+                first(&mut parts[1])?;
+                let place = value.extent(|value| seen.spec(value, before))?;
+                seen.place = Some(place);
+                Some(())
+            }
+            "status" => {
+                first(&mut parts[2])?;
+                value.object(|key, value| match key {
+                    "phase" => text_of(value, &mut seen.phase),
+                    _ => value.skip(),
+                })
+            }
+            _ => value.skip(),
         })?;
         skim.end()?;
         Some(seen)
+    }
+
+    fn spec(&mut self, value: &mut Skim<'a>, before: Option<&'a Pod>) -> Option<()> {
+        if let Some((pod, spec)) = before.and_then(|pod| Some((pod, pod.spec.as_ref()?)))
+            && value.same(&spec.object.get()[spec.place.clone()])?
+        {
+            (self.account, self.node, self.sidecar) = (Some(pod.account.name()), Some(&*pod.node), spec.sidecar);
+            return Some(());
+        }
+        value.object(|key, value| match key {
+            "serviceAccountName" => text_of(value, &mut self.account),
+            "nodeName" => text_of(value, &mut self.node),
+            "containers" => first(&mut self.containers).and_then(|()| self.containers(value)),
+            "initContainers" => first(&mut self.init_containers).and_then(|()| self.containers(value)),
+            _ => value.skip(),
+        })
     }
 
     fn labels(&mut self, value: &mut Skim<'a>) -> Option<()> {
@@ -85,13 +148,23 @@ impl<'a> Seen<'a> {
         })
     }
 
-    fn pod(self) -> Pod {
-        let account = self.account.filter(|name| !name.is_empty()).unwrap_or("default");
+    fn pod(self, object: &Json, before: Option<&Pod>) -> Pod {
+        let (namespace, account) = (self.namespace.unwrap_or_default(), self.account.filter(|name| !name.is_empty()));
+        let (account, node) = (account.unwrap_or("default"), self.node.unwrap_or_default());
+        let same_account = |pod: &&Pod| pod.account.namespace() == namespace && pod.account.name() == account;
+        let sidecar = self.sidecar;
         Pod {
-            account: Account::new(self.namespace.unwrap_or_default(), account),
-            node: self.node.unwrap_or_default().to_owned(),
-            has_proxy: self.proxy_uuid && !self.ignore && self.sidecar,
+            account: match before.filter(same_account) {
+                Some(before) => before.account.clone(),
+                None => Account::new(namespace, account),
+            },
+            node: match before.filter(|before| *before.node == *node) {
+                Some(before) => before.node.clone(),
+                None => node.into(),
+            },
+            has_proxy: self.proxy_uuid && !self.ignore && sidecar,
             finished: matches!(self.phase, Some("Succeeded" | "Failed")),
+            spec: self.place.map(|place| Spec { object: object.clone(), place, sidecar }),
         }
     }
 }
@@ -110,11 +183,12 @@ fn whole(json: &Json) -> Result<Pod, Unusable> {
     let mut containers = object.spec.containers.iter().chain(&object.spec.init_containers);
     Ok(Pod {
         account: Account::new(&object.metadata.namespace, object.service_account()),
-        node: object.spec.node_name.clone(),
+        node: object.spec.node_name.as_str().into(),
         has_proxy: object.metadata.label(names::PROXY_UUID).is_some()
             && object.metadata.label(names::IGNORE).is_none()
             && containers.any(|container| container.name == SIDECAR_CONTAINER),
         finished: object.is_finished(),
+        spec: None,
     })
 }
 
@@ -126,6 +200,7 @@ mod tests {
 
     #[test]
     fn a_pod_read_in_passing_is_the_pod_read_as_a_whole() {
+        let mut before: Option<Pod> = None;
         let containers = [json!([{ "name": "app" }]), json!([{ "name": "app" }, { "name": "sidecar" }]), Value::Null];
         let labels = [
             json!({ "fsm-proxy-uuid": "x" }),
@@ -144,20 +219,28 @@ mod tests {
                         "status": { "phase": phase, "conditions": null },
                     });
                     let json = Json::from(&pod);
-                    let seen = Seen::in_passing(json.get()).expect("this is how API servers write");
-                    assert_eq!(Ok(seen.pod()), whole(&json), "{pod}");
+                    let seen = Seen::in_passing(json.get(), None).expect("this is how API servers write");
+                    let alone = seen.pod(&json, None);
+                    assert_eq!(Ok(&alone), whole(&json).as_ref(), "{pod}");
+                    // From edition to edition, with another spec and with the same.
+                    for _ in 0..2 {
+                        let after = super::pod(&json, before.as_ref()).unwrap();
+                        assert_eq!(after, alone, "{pod}");
+                        assert_eq!(after.spec.as_ref().unwrap().sidecar, alone.spec.as_ref().unwrap().sidecar);
+                        before = Some(after);
+                    }
                 }
             }
         }
-        assert_eq!(pod(&Json::from(&json!({}))), whole(&Json::from(&json!({}))));
+        assert_eq!(pod(&Json::from(&json!({})), None), whole(&Json::from(&json!({}))));
     }
 
     #[test]
     fn what_cannot_be_read_in_passing_is_read_as_a_whole() {
         let escaped = json!({ "metadata": { "namespace": "n" }, "spec": { "serviceAccountName": "a\nb" } });
-        assert_eq!(pod(&Json::from(&escaped)).unwrap().account, Account::new("n", "a\nb"));
+        assert_eq!(pod(&Json::from(&escaped), None).unwrap().account, Account::new("n", "a\nb"));
         for text in ["{\"spec\":7}", "{\"spec\":", "{\"spec\":{},\"spec\":{}}", "{\"status\":{\"phase\":1}}", "{} {}"] {
-            assert!(pod(&Json::from(text)).is_err(), "{text}");
+            assert!(pod(&Json::from(text), None).is_err(), "{text}");
         }
     }
 }

@@ -49,6 +49,11 @@ impl Slice {
         self.endpoints.iter().filter_map(|endpoint| Some((endpoint.pod.as_ref()?, endpoint.zone.as_str())))
     }
 
+    /// Whether new traffic may go to a pod.
+    pub fn is_ready(&self, pod: &ObjectName) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.ready && endpoint.pod.as_ref() == Some(pod))
+    }
+
     /// Whether a pod is behind it.
     pub fn has_pod(&self, pod: &ObjectName) -> bool {
         self.pods().any(|(its, _)| its == pod)
@@ -75,6 +80,14 @@ impl<'a> Exchanged<'a> {
 }
 
 impl Endpoint {
+    /// None without an address. `own` is the namespace of the slice, `text` the endpoint as it stands there.
+    fn read_in_passing(text: &str, own: &str) -> Result<Option<Self>, Unusable> {
+        match SeenEndpoint::in_passing(text) {
+            Some(seen) => Ok(seen.endpoint(own, text)),
+            None => Ok(Self::new(parse(text)?, own, Some(text))),
+        }
+    }
+
     /// None without an address. `own` is the namespace of the slice.
     fn new(object: k8s::Endpoint, own: &str, text: Option<&str>) -> Option<Self> {
         let pod = object.target_ref.filter(|target| target.kind == "Pod").map(|target| {
@@ -183,11 +196,76 @@ impl<'a> Seen<'a> {
                     endpoints.push(known[at].clone());
                     known = &known[at + 1..];
                 }
-                None => endpoints.extend(Endpoint::new(parse(text)?, own, Some(text)).map(Arc::new)),
+                None => endpoints.extend(Endpoint::read_in_passing(text, own)?.map(Arc::new)),
             }
         }
         let ports: Option<Vec<EndpointPort>> = self.ports.map(parse).transpose()?.flatten();
         Ok(Some(Slice { service: ObjectName::new(own, service), ports: tcp(ports.unwrap_or_default()), endpoints }))
+    }
+}
+
+/// What the mesh reads of an endpoint, as it stands in the text.
+#[derive(Default)]
+struct SeenEndpoint<'a> {
+    address: Option<&'a str>,
+    ready: Option<Option<bool>>,
+    /// Kind, namespace and name of what is behind it.
+    target: [Option<&'a str>; 3],
+    zone: Option<&'a str>,
+    hostname: Option<&'a str>,
+}
+
+impl<'a> SeenEndpoint<'a> {
+    /// None if it isn't written as API servers write.
+    fn in_passing(text: &'a str) -> Option<Self> {
+        let (mut seen, mut parts) = (Self::default(), [None; 3]);
+        let mut skim = Skim::of(text);
+        skim.object(|key, value| match key {
+            "addresses" => {
+                once(&mut parts[0], ())?;
+                let first = &mut seen.address;
+                value.array(|address| {
+                    first.get_or_insert(address.string()?);
+                    Some(())
+                })
+            }
+            "conditions" => {
+                once(&mut parts[1], ())?;
+                value.object(|key, value| match key {
+                    "ready" => once(&mut seen.ready, value.bool_or_null()?),
+                    "serving" | "terminating" => value.bool_or_null().map(drop),
+                    _ => value.skip(),
+                })
+            }
+            "targetRef" => {
+                once(&mut parts[2], ())?;
+                value.object(|key, value| match key {
+                    "kind" => once(&mut seen.target[0], value.string()?),
+                    "namespace" => once(&mut seen.target[1], value.string()?),
+                    "name" => once(&mut seen.target[2], value.string()?),
+                    "uid" => value.string().map(drop),
+                    _ => value.skip(),
+                })
+            }
+            "zone" => once(&mut seen.zone, value.string_or_null()?),
+            "hostname" => once(&mut seen.hostname, value.string_or_null()?),
+            "nodeName" => value.string_or_null().map(drop),
+            _ => value.skip(),
+        })?;
+        skim.end()?;
+        Some(seen)
+    }
+
+    fn endpoint(self, own: &str, text: &str) -> Option<Endpoint> {
+        let [kind, namespace, name] = self.target.map(Option::unwrap_or_default);
+        Some(Endpoint {
+            address: self.address?.to_owned(),
+            ready: self.ready.flatten().unwrap_or(true),
+            pod: (kind == "Pod").then(|| ObjectName::new(if namespace.is_empty() { own } else { namespace }, name)),
+            zone: self.zone.unwrap_or_default().to_owned(),
+            hostname: self.hostname.unwrap_or_default().to_owned(),
+            text: Some(text.into()),
+        })
     }
 }
 
@@ -250,6 +328,29 @@ mod tests {
                 prop_assert_eq!(lines(before.as_ref()) - gone, lines(found.as_ref()) - new);
                 before = found;
             }
+        }
+    }
+
+    #[test]
+    fn an_endpoint_read_in_passing_is_the_endpoint_that_is_parsed() {
+        for text in [
+            r#"{"addresses":["10.0.0.1","10.0.0.2"],"conditions":{"ready":null,"terminating":true},"hostname":"h","zone":null}"#,
+            r#"{"addresses":["fd00::1"],"nodeName":"n","targetRef":{"kind":"Pod","name":"p","namespace":"other","uid":"u"}}"#,
+            r#"{"addresses":["10.0.0.1"],"targetRef":{"kind":"Node","name":"p"},"hints":{"forZones":[{"name":"z"}]}}"#,
+            r#"{"addresses":[],"conditions":{"ready":false}}"#,
+            "{}",
+        ] {
+            let seen = SeenEndpoint::in_passing(text).expect("this is how API servers write");
+            assert_eq!(seen.endpoint("n", text), Endpoint::new(parse(text).unwrap(), "n", None), "{text}");
+        }
+        for text in [
+            r#"{"addresses":[7]}"#,
+            r#"{"conditions":{"serving":7}}"#,
+            r#"{"targetRef":{"name":null}}"#,
+            r#"{"addresses":["a"],"addresses":["b"]}"#,
+            r#"{"zone":7}"#,
+        ] {
+            assert!(Endpoint::read_in_passing(text, "n").is_err(), "{text}");
         }
     }
 

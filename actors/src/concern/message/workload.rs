@@ -33,7 +33,7 @@ pub fn workload(catalog: &Catalog, name: &ObjectName, pod: &Pod) -> proto::Workl
         namespace: name.namespace().to_owned(),
         pod: name.name().to_owned(),
         service_account: pod.account.name().to_owned(),
-        node: pod.node.clone(),
+        node: pod.node.to_string(),
         zone: zone.to_owned(),
         ports: ports
             .into_iter()

@@ -76,7 +76,8 @@ impl Stale {
             catalog.pods_in(namespace.name()).for_each(|pod| stale.pod(catalog, pod));
         }
         for (name, changed) in &delta.pods {
-            let [before, after] = [&changed.before, &changed.after].map(|side| side.as_deref().map(Pod::seen_by_others));
+            let [before, after] =
+                [&changed.before, &changed.after].map(|side| side.as_deref().map(Pod::seen_by_others));
             if before == after {
                 stale.workloads.insert(name.clone());
             } else {
@@ -92,9 +93,10 @@ impl Stale {
 
     fn pod(&mut self, catalog: &Catalog, pod: &ObjectName) {
         self.workloads.insert(pod.clone());
-        for (slice, _) in catalog.slices_of_pod(pod) {
-            self.slices.insert(slice.clone());
-            self.pods.insert((slice.clone(), pod.clone()));
+        // Nobody is told of an endpoint that is not ready, whatever pod is behind it.
+        for (name, _) in catalog.slices_of_pod(pod).filter(|(_, slice)| slice.is_ready(pod)) {
+            self.slices.insert(name.clone());
+            self.pods.insert((name.clone(), pod.clone()));
         }
     }
 }
@@ -168,6 +170,9 @@ impl Routes {
     }
 
     fn policy(&mut self, catalog: &Catalog, delta: &Delta, touched: &BTreeSet<ObjectName>, changes: &mut Vec<Change>) {
+        if touched.is_empty() && !delta.policy_changed() {
+            return;
+        }
         let mut targets: BTreeSet<&ObjectName> = delta.targets.keys().collect();
         if delta.membership_changed() {
             targets.extend(catalog.targets().keys());
