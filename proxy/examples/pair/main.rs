@@ -80,7 +80,7 @@ fn outbound(sources: &Sources) -> anyhow::Result<Vec<Handle>> {
 }
 
 fn none(outbound: Vec<SocketAddr>, mesh: Vec<SocketAddr>) -> Addresses {
-    Addresses { outbound, mesh, capture: vec![], metrics: vec![], probes: vec![] }
+    Addresses { outbound, mesh, capture: vec![], metrics: vec![], probes: vec![], names: vec![] }
 }
 
 fn config(addresses: Addresses, destination: Option<OriginalDst>) -> anyhow::Result<Config> {

@@ -2,6 +2,7 @@
 
 mod app;
 mod client;
+mod floods;
 mod http;
 mod journey;
 mod lifecycle;
