@@ -11,3 +11,4 @@ mod messages;
 mod odd;
 mod opaque;
 mod policy;
+mod swaps;
