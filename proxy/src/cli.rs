@@ -41,6 +41,9 @@ struct SidecarArgs {
     /// Connections that each listener serves at once.
     #[arg(long, env = "FSM_PROXY_MAX_CONNECTIONS", value_name = "N", default_value_t = 16 * 1024)]
     max_connections: usize,
+    /// Requests that are under way at once, those of the application and those to it each for themselves; more are answered 503.
+    #[arg(long, env = "FSM_PROXY_MAX_REQUESTS", value_name = "N", default_value_t = 16 * 1024)]
+    max_requests: usize,
     /// The address of the pod.
     #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
     pod_ip: Option<IpAddr>,
@@ -104,6 +107,7 @@ async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Resu
     let config = Config {
         limits: Limits {
             connections: args.max_connections,
+            requests: args.max_requests,
             drain_timeout: Duration::from_secs(args.drain_seconds),
             ..Limits::default()
         },

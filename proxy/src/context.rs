@@ -5,17 +5,22 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use fsm_proxy_config::Snapshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::drain::Drain;
 use crate::inbound::Allowed;
 use crate::limits::Limits;
-use crate::metrics::Metrics;
 use crate::metrics::text::State;
+use crate::metrics::{Direction, Metrics};
+use crate::reply::Reply;
 use crate::tls::MeshTls;
 use crate::upstream::{Balancer, Upstream};
 
 /// The configuration in use: replaced as a whole, read anew for every request and connection. None before the first.
 pub type Snapshots = Arc<ArcSwapOption<Snapshot>>;
+
+/// A request's place among those under way, until dropped.
+pub type Place = OwnedSemaphorePermit;
 
 /// One proxy's state.
 pub struct Context {
@@ -25,6 +30,8 @@ pub struct Context {
     pub balancer: Balancer,
     pub metrics: Arc<Metrics>,
     pub limits: Limits,
+    /// Places for requests under way: out of the application, and into it. Apart, as one request may need both.
+    pub places: [Arc<Semaphore>; 2],
     pub drain: Drain,
     /// Inbound connections that are judged again when the configuration changes.
     pub allowed: Allowed,
@@ -41,6 +48,12 @@ impl Context {
     pub fn is_ready(&self) -> bool {
         self.tls.server_config().is_ok()
             && self.snapshots.load().as_ref().is_some_and(|snapshot| snapshot.is_complete())
+    }
+
+    /// A place for a request, to be held until its response has ended.
+    pub fn place(&self, direction: Direction) -> Result<Place, Reply> {
+        let places = &self.places[usize::from(direction == Direction::Inbound)];
+        Arc::clone(places).try_acquire_owned().map_err(|_| Reply::overloaded(self.limits.requests))
     }
 
     /// What the metrics page tells besides the counters.

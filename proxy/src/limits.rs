@@ -7,6 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections that each listener serves at once; more wait in the kernel's backlog.
     pub connections: usize,
+    /// Requests that are under way at once, those of the application and those to it each for themselves; more are answered 503.
+    pub requests: usize,
     /// The head of a message, in bytes. In HTTP/1 it may have 100 fields, as with most servers: for so many a parser
     /// needs no memory of its own.
     pub head_bytes: u32,
@@ -24,6 +26,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 16 * 1024,
+            requests: 16 * 1024,
             head_bytes: 64 * 1024,
             head_timeout: Duration::from_secs(30),
             sniff_timeout: Duration::from_secs(1),

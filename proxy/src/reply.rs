@@ -5,7 +5,7 @@
 //! ("Trailers-Only"), as they ignore other text.
 
 use fsm_proxy_config::Refusal;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::headers::FSM_DENIED;
@@ -56,6 +56,12 @@ impl Reply {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text)
     }
 
+    /// As many requests as may be are under way.
+    pub fn overloaded(most: usize) -> Self {
+        let text = format!("Unavailable: {most} requests are under way, and the proxy takes no more at once");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
+    }
+
     /// A client asks for a tunnel.
     pub fn no_tunnels() -> Self {
         let text =
@@ -74,6 +80,9 @@ impl Reply {
         let mut response = Response::new(Body::text(format!("{}\n", self.text)));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.text.len() + 1));
         response

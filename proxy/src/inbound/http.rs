@@ -51,6 +51,7 @@ impl Inbound {
 
     async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Reply> {
         let start = Instant::now();
+        let place = self.context.place(Direction::Inbound)?;
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
         let (mut parts, body) = request.into_parts();
         let port = self.port(&parts.headers)?;
@@ -90,7 +91,7 @@ impl Inbound {
         };
         let mut response = answered.map_err(|error| Reply::failed(&error))?;
         timer.answered(response.status());
-        response.body_mut().attach(timer);
+        response.body_mut().attach((timer, place));
         Ok(response)
     }
 

@@ -11,7 +11,7 @@ use fsm_proxy_config::{Connection, Decision, Forward, RequestHead, Snapshot, dec
 use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
 
-use crate::context::Context;
+use crate::context::{Context, Place};
 use crate::headers;
 use crate::metrics::{Direction, RequestTimer};
 use crate::reply::Reply;
@@ -49,6 +49,7 @@ impl Outbound {
         if request.method() == Method::CONNECT {
             return Err(Reply::no_tunnels());
         }
+        let place = self.context.place(Direction::Outbound)?;
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
         let (mut parts, body) = request.into_parts();
         let decision = self.decide(&snapshot, &parts);
@@ -57,8 +58,8 @@ impl Outbound {
         let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
         let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
         match decision {
-            Decision::Forward(forward) => self.to_service(leaving, forward).await,
-            Decision::Passthrough(_) => self.to_destination(leaving).await,
+            Decision::Forward(forward) => self.to_service(leaving, forward, place).await,
+            Decision::Passthrough(_) => self.to_destination(leaving, place).await,
             Decision::Refuse(refusal) => Err(Reply::refused(&refusal)),
             Decision::Allow(_) => Err(Reply::not_ready()),
         }
@@ -68,7 +69,12 @@ impl Outbound {
         decide(snapshot, &Connection::Outbound { destination: self.destination }, Some(&RequestHead::of(parts)))
     }
 
-    async fn to_service(&self, mut leaving: Leaving<'_>, forward: Forward<'_>) -> Result<Response<Body>, Reply> {
+    async fn to_service(
+        &self,
+        mut leaving: Leaving<'_>,
+        forward: Forward<'_>,
+        place: Place,
+    ) -> Result<Response<Body>, Reply> {
         let backend = forward.pick_backend(fastrand::u32(..));
         let stats = self.context.metrics.requests(Direction::Outbound, &forward.service.name, backend.service);
         let timer = stats.begin(leaving.start);
@@ -80,11 +86,13 @@ impl Outbound {
             };
             let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
             match self.send(peer, leaving).await {
-                Ok(response) => return Ok(finish(response, timer, Some(in_flight))),
+                Ok(response) => return Ok(finish(response, timer, (Some(in_flight), place))),
                 Err((error, again)) => {
                     tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
-                    // It is gone or going: others are preferred for a moment.
-                    self.context.balancer.failed(endpoint.address);
+                    if !error.is_of_client() {
+                        // It is gone or going: others are preferred for a moment.
+                        self.context.balancer.failed(endpoint.address);
+                    }
                     if matches!(error, UpstreamError::Dial(_)) {
                         unreachable.push(endpoint.address);
                     }
@@ -100,13 +108,13 @@ impl Outbound {
         Err(last.unwrap_or_else(Reply::not_ready))
     }
 
-    async fn to_destination(&self, leaving: Leaving<'_>) -> Result<Response<Body>, Reply> {
+    async fn to_destination(&self, leaving: Leaving<'_>, place: Place) -> Result<Response<Body>, Reply> {
         let stats = self.context.metrics.requests(Direction::Outbound, "passthrough", "passthrough");
         let timer = stats.begin(leaving.start);
         let _open = self.context.metrics.plain_outbound.open();
         let peer = Peer { application: self.destination, identity: None };
         match self.send(peer, leaving).await {
-            Ok(response) => Ok(finish(response, timer, None)),
+            Ok(response) => Ok(finish(response, timer, (None, place))),
             Err((error, _)) => Err(Reply::failed(&error)),
         }
     }
@@ -162,9 +170,9 @@ impl Outbound {
 }
 
 /// Counts the response until its body ends.
-fn finish(mut response: Response<Body>, mut timer: RequestTimer, in_flight: Option<InFlight>) -> Response<Body> {
+fn finish(mut response: Response<Body>, mut timer: RequestTimer, held: (Option<InFlight>, Place)) -> Response<Body> {
     timer.answered(response.status());
-    response.body_mut().attach((timer, in_flight));
+    response.body_mut().attach((timer, held));
     response
 }
 

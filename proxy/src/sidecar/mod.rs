@@ -112,6 +112,7 @@ impl Sidecar {
             tls: sources.tls,
             balancer: Balancer::default(),
             metrics: counters,
+            places: [(); 2].map(|()| Arc::new(Semaphore::new(limits.requests))),
             limits,
             drain: Drain::default(),
             allowed: inbound::Allowed::default(),

@@ -10,5 +10,6 @@ pub(crate) mod mesh;
 mod messages;
 mod odd;
 mod opaque;
+mod overload;
 mod policy;
 mod swaps;
