@@ -58,8 +58,12 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS, PROXY_AUTHENTICATE] {
-        headers.remove(name);
+    let names = [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS, PROXY_AUTHENTICATE];
+    // Most messages have none of them, and few fields: to look at these takes less than to look for those.
+    if headers.keys().any(|name| names.contains(name)) {
+        for name in names {
+            headers.remove(name);
+        }
     }
     keep_only_trailers(headers);
 }
@@ -85,8 +89,10 @@ pub fn strip_trailers(trailers: &mut HeaderMap) {
 
 /// Removes the mesh's own headers, which no application may set.
 pub fn strip_internal(headers: &mut HeaderMap) {
-    for name in [FSM_PORT, FSM_HTTP_VERSION, FSM_UPGRADE] {
-        headers.remove(name);
+    if headers.keys().any(|name| name.as_str().starts_with("fsm-")) {
+        for name in [FSM_PORT, FSM_HTTP_VERSION, FSM_UPGRADE] {
+            headers.remove(name);
+        }
     }
 }
 

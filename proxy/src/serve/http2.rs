@@ -56,6 +56,10 @@ where
             }
         };
         match accepted {
+            Some(Ok((request, respond))) if request.method() == Method::CONNECT => {
+                let (head, receive) = request.into_parts();
+                tokio::spawn(answer.clone().connect(head, Opening { respond, receive }));
+            }
             Some(Ok((request, respond))) => {
                 // It is large, and a task is moved as a whole more than once.
                 tokio::spawn(Box::pin(stream(request, respond, answer.clone())));
@@ -67,10 +71,6 @@ where
 }
 
 async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, answer: impl Answer) {
-    if request.method() == Method::CONNECT {
-        let (head, receive) = request.into_parts();
-        return Box::pin(answer.connect(head, Opening { respond, receive })).await;
-    }
     let head_only = request.method() == Method::HEAD;
     let response = tokio::select! {
         biased;

@@ -129,9 +129,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Turns<T> {
                 match gathered.poll_send(&mut cx) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(sent) => {
-                        gathered.broken = sent.err();
                         self.due = false;
-                        if gathered.broken.is_some() { Poll::Ready(None) } else { Poll::Pending }
+                        let Err(error) = sent else { return Poll::Pending };
+                        // Said to the connection at its next turn.
+                        gathered.unsent.clear();
+                        gathered.broken = Some(error);
+                        Poll::Ready(None)
                     }
                 }
             });
