@@ -36,6 +36,8 @@ pub struct Verifier {
 /// The outcome of recomputing history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
+    /// The record after which it began, with a snapshot; zero if that was the beginning of history.
+    pub from: Seq,
     /// Records that were applied.
     pub records: u64,
     /// Recorded digests of state machines that were compared.
@@ -64,7 +66,7 @@ pub fn verify(records: &[Record]) -> VerifyReport {
     records.iter().for_each(|record| expected.note(record));
     let mut skips = Skips::new();
     loop {
-        let mut verifier = Verifier::new(expected.clone(), skips.clone());
+        let mut verifier = Verifier::new(Core::leaving_out(skips.clone()), expected.clone());
         match records.iter().try_for_each(|record| verifier.apply(record)) {
             Ok(()) => return verifier.finish(),
             Err(Panicked { machine, seq }) => skips.insert((machine, seq)),
@@ -103,10 +105,14 @@ impl Expected {
 }
 
 impl Verifier {
-    /// `skips` are the records that made state machines panic: they are left out, as the controller leaves them out.
-    pub fn new(mut expected: Expected, skips: Skips) -> Self {
-        let report = VerifyReport { differences: std::mem::take(&mut expected.differences), ..VerifyReport::default() };
-        Self { core: Core::leaving_out(skips), expected, report }
+    /// Begins with the state `core`; what is expected before cannot be compared. It has to leave out the records that made state machines
+    /// panic, as the controller leaves them out.
+    pub fn new(core: Core, mut expected: Expected) -> Self {
+        let from = core.seq();
+        expected.states = expected.states.split_off(&from);
+        expected.configs = expected.configs.split_off(&from);
+        let differences = std::mem::take(&mut expected.differences);
+        Self { core, expected, report: VerifyReport { from, differences, ..VerifyReport::default() } }
     }
 
     /// Applies the next record. After a panic of a state machine begin again, with that record among those that are left out.

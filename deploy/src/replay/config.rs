@@ -1,7 +1,5 @@
 //! `fsm replay config`.
 
-use std::convert::Infallible;
-
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use fsm_actors::Fact;
@@ -9,9 +7,10 @@ use fsm_actors::catalog::ObjectName;
 use fsm_actors::fact::Ack;
 use fsm_proxy_config::ConfigSet;
 use fsm_store::Seq;
+use futures::TryStreamExt;
 
 use super::format;
-use super::past::{At, Past, each_record};
+use super::past::{At, Past};
 use super::proxies;
 use crate::log::{Out, time_text};
 
@@ -55,18 +54,17 @@ pub(super) async fn run(args: ConfigArgs) -> anyhow::Result<()> {
         Format::Text => {
             // An acknowledgement comes after what it acknowledges: it may lie behind the moment that was asked for.
             let mut last: Option<(Seq, Ack)> = None;
-            each_record(&history, Seq(u64::MAX), |record| {
-                if record.entry.topic == "ack"
-                    && let Ok(Fact::Ack(ack)) = Fact::parse(&record.entry)
-                    && ack.proxy == proxy
-                    && ack.seq <= past.core.seq()
-                {
-                    last = Some((record.seq, ack));
+            let mut batches = history.records(Seq::ZERO, false);
+            while let Some(batch) = batches.try_next().await? {
+                for record in batch.iter().filter(|record| record.entry.topic == "ack") {
+                    if let Ok(Fact::Ack(ack)) = Fact::parse(&record.entry)
+                        && ack.proxy == proxy
+                        && ack.seq <= past.core.seq()
+                    {
+                        last = Some((record.seq, ack));
+                    }
                 }
-                Ok::<_, Infallible>(())
-            })
-            .await?
-            .unwrap_or_else(|never| match never {});
+            }
             text(&mut out, &past, &proxy, &config, last.as_ref())?;
         }
     }

@@ -115,8 +115,6 @@ pub(super) enum Pick {
     Apply,
     /// Go on as if it had not been.
     PassOver,
-    /// This is enough.
-    Stop,
 }
 
 /// As [`replay`], of only those records of the stretch that `pick` wants.
@@ -133,14 +131,13 @@ pub(super) async fn replay_some<S>(
         let mut past = beginning(history, from, &skips).await?;
         let mut state: Option<S> = None;
         let first = past.core.seq();
-        let ended = records(history, first, to, |record| {
+        let ended = each_record(history, first, to, |record| {
             if state.is_none() && record.seq > from {
                 state = Some(begin(&mut past));
             }
             match state.as_mut().map_or(Pick::Apply, |state| pick(state, record)) {
                 Pick::Apply => {}
                 Pick::PassOver => return Ok(()),
-                Pick::Stop => return Err(Stop::Enough),
             }
             let effect = past.core.try_apply_one(record).map_err(Stop::Panicked)?;
             past.time = record.time;
@@ -203,18 +200,9 @@ pub(super) async fn oldest(history: &History) -> anyhow::Result<Seq> {
     Ok(oldest)
 }
 
-/// All records from the first one to `upto`. Stops when `each` does.
+/// The records after `after` up to `upto`, until `each` stops. Those after the state "nothing yet" have to begin with the first record: a state
+/// is what all of history led to.
 pub(super) async fn each_record<E>(
-    history: &History,
-    upto: Seq,
-    each: impl FnMut(&Record) -> Result<(), E>,
-) -> anyhow::Result<Result<(), E>> {
-    records(history, Seq::ZERO, upto, each).await
-}
-
-/// The records after `after` up to `upto`. Those after the state "nothing yet" have to begin with the first record: a state is what all of
-/// history led to.
-async fn records<E>(
     history: &History,
     after: Seq,
     upto: Seq,

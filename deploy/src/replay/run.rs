@@ -22,7 +22,7 @@ use self::fork::Hypothesis;
 use self::whatif::WhatIf;
 use super::misuse::Misuse;
 use super::paint::Paint;
-use super::past::{each_record, recompute};
+use super::past::{beginning, each_record, oldest, recompute};
 use super::stretch::Stretch;
 use crate::log::{Format, History, HistoryArgs, Out};
 
@@ -79,7 +79,7 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
         args.print_state(&mut out, &past.core)?;
         return Ok(out.flush()?);
     }
-    let report = verify(&history, upto).await?;
+    let report = verify(&history, from, upto).await?;
     ensure!(report.records > 0, "{} has no records", history.place());
     args.print_report(&mut out, &report)?;
     out.flush()?;
@@ -89,21 +89,29 @@ pub(super) async fn run(args: RunArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What was recorded about a seq comes after it, so history is read twice: a log of any length fits.
-async fn verify(history: &History, upto: Seq) -> anyhow::Result<VerifyReport> {
+/// Begins with the snapshot before `from`, or with the first state that history can tell. What was recorded about a seq comes after it, so
+/// history is read twice: a log of any length fits.
+async fn verify(history: &History, from: Option<Seq>, upto: Seq) -> anyhow::Result<VerifyReport> {
+    let from = match from {
+        Some(from) => from,
+        None => oldest(history).await?,
+    };
+    let mut skips = Skips::new();
+    let mut core = beginning(history, from, &skips).await?.core;
     let mut expected = Expected::default();
-    let noted = each_record(history, upto, |record| {
+    let noted = each_record(history, core.seq(), upto, |record| {
         expected.note(record);
         Ok::<_, Infallible>(())
     });
     noted.await?.unwrap_or_else(|never| match never {});
-    let mut skips = Skips::new();
     loop {
-        let mut verifier = Verifier::new(expected.clone(), skips.clone());
-        match each_record(history, upto, |record| verifier.apply(record)).await? {
+        let after = core.seq();
+        let mut verifier = Verifier::new(core, expected.clone());
+        match each_record(history, after, upto, |record| verifier.apply(record)).await? {
             Ok(()) => return Ok(verifier.finish()),
             Err(Panicked { machine, seq }) => skips.insert((machine, seq)),
         };
+        core = beginning(history, from, &skips).await?.core;
     }
 }
 
@@ -125,6 +133,7 @@ impl RunArgs {
         if self.output == Format::Json {
             let differences: Vec<String> = report.differences.iter().map(ToString::to_string).collect();
             let report = json!({
+                "from": report.from,
                 "records": report.records,
                 "states_checked": report.states_checked,
                 "versions_checked": report.versions_checked,
@@ -132,6 +141,9 @@ impl RunArgs {
                 "differences": differences,
             });
             return Ok(out.json(&report)?);
+        }
+        if report.from > Seq::ZERO {
+            out.line(format_args!("begun with the snapshot of seq {}", report.from))?;
         }
         out.line(format_args!("{:>9} records recomputed", report.records))?;
         out.line(format_args!("{:>9} recorded states compared", report.states_checked))?;

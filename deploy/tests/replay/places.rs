@@ -55,6 +55,7 @@ fn commands() -> Vec<String> {
     vec![
         "state --at 128".into(),
         "state --at 128 trafficsplits -n bookstore -o json".into(),
+        "config --at 131 --proxy bookbuyer".into(),
         "config --at 131 --proxy bookbuyer -o json".into(),
         format!("request --from bookbuyer --to {BUY} --at 132"),
         format!("request --from bookbuyer --to {BUY} --at 136 -o json"),
@@ -115,6 +116,12 @@ async fn a_log_that_begins_with_a_snapshot_gives_the_same_answers() {
     assert_eq!(log.compact(Seq(120)).await.unwrap(), Seq(101));
     drop(log);
     same_everywhere(["--data-dir", &place]);
+
+    let verified = replay(["--data-dir", &place], "run --verify").out;
+    assert!(
+        verified.starts_with("begun with the snapshot of seq 100\n") && verified.ends_with("identical\n"),
+        "{verified}"
+    );
 
     // What only dropped records said is not known any more, and that is said.
     let words = "why --proxy bookbuyer --resource bookstore-v1-kkrlj --at 145";

@@ -119,8 +119,8 @@ impl Reach {
                 Concerned::Yes
             }
             Some(&kinds::SERVICE) => joins(namespace, self.names_address(body)),
-            Some(&kinds::ENDPOINT_SLICE) => joins(namespace, self.names_address(body) || self.names_namespace(body)),
-            Some(&kinds::TRAFFIC_SPLIT) => joins(namespace, self.names_namespace(body)),
+            Some(&kinds::ENDPOINT_SLICE) => joins(namespace, self.names_address(body) || self.names_pods(body)),
+            Some(&kinds::TRAFFIC_SPLIT) => joins(namespace, self.names_services(body)),
             _ => Concerned::No,
         }
     }
@@ -133,8 +133,20 @@ impl Reach {
         self.addresses.iter().any(|address| memmem::find(body, format!("\"{address}\"").as_bytes()).is_some())
     }
 
-    fn names_namespace(&self, body: &[u8]) -> bool {
-        self.namespaces.iter().any(|namespace| memmem::find(body, namespace.as_bytes()).is_some())
+    /// Whether an EndpointSlice of another namespace has pods of one that counts.
+    fn names_pods(&self, body: &[u8]) -> bool {
+        self.namespaces.iter().any(|namespace| {
+            let named = format!("\"{namespace}\"");
+            memmem::find_iter(body, named.as_bytes()).any(|at| {
+                let key = body[..at].trim_ascii_end().strip_suffix(b":").unwrap_or_default();
+                key.trim_ascii_end().ends_with(b"\"namespace\"")
+            })
+        })
+    }
+
+    /// Whether a TrafficSplit of another namespace has backends in one that counts: it writes them as `namespace/name`.
+    fn names_services(&self, body: &[u8]) -> bool {
+        self.namespaces.iter().any(|namespace| memmem::find(body, format!("\"{namespace}/").as_bytes()).is_some())
     }
 }
 
@@ -160,6 +172,7 @@ mod tests {
         let mut reach = Reach::of(&Question::new("shop/web", "cart.orders:80", &flags).unwrap());
         reach.addresses.insert(IpAddr::from([10, 96, 0, 7]));
         let slice = "discovery.k8s.io/v1/EndpointSlice other/cart-1";
+        let split = "split.smi-spec.io/v1alpha4/TrafficSplit other/s";
         for (topic, key, body, expected) in [
             ("object", "v1/Pod shop/web-1", "", Concerned::Yes),
             ("object", "v1/Pod orders/cart-1", "", Concerned::Yes),
@@ -169,8 +182,10 @@ mod tests {
             ("object", "v1/Service other/x", "\"10.96.0.71\"", Concerned::No),
             ("object", "v1/Service other/x", "\"10.96.0.7\"", Concerned::Joins("other")),
             ("object", slice, "{}", Concerned::No),
-            ("object", slice, "{\"namespace\":\"orders\"}", Concerned::Joins("other")),
-            ("object", "split.smi-spec.io/v1alpha4/TrafficSplit other/s", "cart.orders", Concerned::Joins("other")),
+            ("object", slice, "{\"namespace\": \"orders\"}", Concerned::Joins("other")),
+            ("object", slice, "{\"name\":\"orders\"}", Concerned::No),
+            ("object", split, "{\"service\":\"orders/cart\"}", Concerned::Joins("other")),
+            ("object", split, "{\"service\":\"orders\"}", Concerned::No),
             ("object", "access.smi-spec.io/v1alpha3/TrafficTarget other/t", "shop", Concerned::No),
             ("object", "config.flomesh.io/v1alpha3/MeshConfig fsm-system/c", "", Concerned::Yes),
             ("relist", "v1/Pod", "", Concerned::Yes),

@@ -98,15 +98,17 @@ fn pick(under: &mut Under, record: &Record) -> Pick {
     under.records += 1;
     let Some(reach) = &mut under.reach else { return Pick::Apply };
     match reach.concerns(record) {
-        Concerned::No => Pick::PassOver,
+        // The search begins again anyway: what is left of the stretch only says what else there is within reach.
+        Concerned::Yes if under.grown => Pick::PassOver,
         Concerned::Yes => {
             under.concerned += 1;
             Pick::Apply
         }
+        Concerned::No => Pick::PassOver,
         Concerned::Joins(namespace) => {
             reach.join(namespace);
             under.grown = true;
-            Pick::Stop
+            Pick::PassOver
         }
     }
 }
@@ -272,7 +274,7 @@ impl Search<'_> {
             && reach.take_in(core, under.answer.as_ref())
         {
             under.grown = true;
-            return ControlFlow::Break(());
+            return ControlFlow::Continue(());
         }
         if self.expect.holds(under.answer.as_ref()) == under.holds {
             return ControlFlow::Continue(());
