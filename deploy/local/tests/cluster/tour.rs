@@ -1,5 +1,7 @@
 //! A tour with the real kubectl: what people do with a cluster on an ordinary day.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::helpers::{TestCluster, cluster, serving};
@@ -71,7 +73,11 @@ async fn a_deployment_from_apply_to_delete() {
         assert_eq!(kubectl.ok("get deployment web -o jsonpath={.status.readyReplicas}", ""), "3");
 
         kubectl.ok("delete deployment,service web --timeout=60s", "");
-        assert_eq!(kubectl.ok("get all -l app=web -o name", ""), "");
+        // What it owned goes in the background.
+        let patience = Instant::now() + Duration::from_secs(60);
+        while !kubectl.ok("get all -l app=web -o name", "").is_empty() {
+            assert!(Instant::now() < patience, "{}", kubectl.ok("get all -l app=web", ""));
+        }
     })
     .await;
     c.cluster.shutdown().await;
