@@ -29,6 +29,7 @@ pub mod telemetry;
 mod throttle;
 pub mod tls;
 mod upstream;
+mod websocket;
 
 use fsm_proxy_config::head as headers;
 

@@ -69,6 +69,18 @@ impl Reply {
         Self::new(StatusCode::NOT_IMPLEMENTED, "connect_unsupported", text)
     }
 
+    /// A client of HTTP/2 asks for another protocol than WebSocket (RFC 8441; RFC 9220, section 3, for the status).
+    pub fn unknown_protocol(protocol: &str) -> Self {
+        let text = format!("Bad request: \"{protocol}\" is not carried over HTTP/2; only websocket is");
+        Self::new(StatusCode::NOT_IMPLEMENTED, "connect_unsupported", text)
+    }
+
+    /// A server has agreed to a WebSocket, but its answer to the key is not the one that it must give.
+    pub fn no_websocket() -> Self {
+        let text = "Unavailable: the server's answer to the WebSocket handshake has no valid Sec-WebSocket-Accept";
+        Self::new(StatusCode::BAD_GATEWAY, "upstream_broke_off", text)
+    }
+
     /// As an HTTP response; `grpc` if the request was.
     pub fn into_response(self, grpc: bool) -> Response<Body> {
         let mut response = if grpc { self.grpc_response() } else { self.text_response() };

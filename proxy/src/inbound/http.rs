@@ -14,7 +14,7 @@ use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
 use crate::stream::{Body, Until};
-use crate::upstream::{Failed, UpstreamError, forward_upgrade};
+use crate::upstream::{Asking, Failed, Peer, UpstreamError};
 
 /// Answers the requests of one other proxy.
 #[derive(Clone)]
@@ -55,29 +55,28 @@ impl Inbound {
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
         let (mut parts, body) = request.into_parts();
         let port = self.port(&parts.headers)?;
-        let http2 = self.port.is_none() && speaks_http2(&snapshot, port, &parts.headers);
+        let http2 = speaks_http2(&snapshot, port, &parts.headers);
         // The head as the application will see it, Host included, is the head that is judged.
         let upgrade = headers::for_application(&mut parts);
         self.judge(&snapshot, port, &parts)?;
         let service = service(&snapshot, port);
         let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
         let open = upgrade.then(|| self.context.allowed.remember(&self.caller, port, Some(&parts)));
-        let mut request = Request::from_parts(parts, body);
+        let request = Request::from_parts(parts, body);
         let application = super::application(&self.context, &snapshot, &self.caller, port);
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
         let answered = if let Some(open) = open {
-            let downstream = hyper::upgrade::on(&mut request);
-            let stream =
-                upstream.tcp(application, timeout).await.map_err(|error| Reply::failed(&UpstreamError::from(error)))?;
             let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked() };
-            let switched = Box::pin(forward_upgrade(stream, request, downstream, until)).await.map(|mut response| {
+            let peer = Peer { application, identity: None };
+            let switched = Box::pin(upstream.switch(peer, timeout, Asking::of(request, until), http2)).await;
+            switched.map_err(|(error, _)| error).map(|mut response| {
                 response.body_mut().attach(open);
                 response
-            });
-            switched.map_err(|source| UpstreamError::Http1 { peer: application, source })
+            })
         } else {
-            if http2 {
+            let mut request = request;
+            if http2 && self.port.is_none() {
                 *request.version_mut() = Version::HTTP_2;
             }
             match upstream.to_application(application, timeout, request).await {
@@ -133,6 +132,9 @@ fn service(snapshot: &Snapshot, port: u16) -> &str {
 }
 
 impl Answer for Inbound {
+    /// Proxies send each other the HTTP/1.1 form, in tunnels.
+    const WEBSOCKETS: bool = false;
+
     async fn request(self, request: Request<Body>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());
         match self.answer(request).await {

@@ -25,6 +25,8 @@ pub async fn connection(context: Arc<Context>, accepted: Accepted) {
 struct Page(Arc<Context>);
 
 impl Answer for Page {
+    const WEBSOCKETS: bool = false;
+
     async fn request(self, request: Request<Body>) -> Response<Body> {
         if request.uri().path() != PATH {
             let mut response = Response::new(Body::text(format!("the metrics are at {PATH}\n")));

@@ -8,16 +8,15 @@ use ::http::header::{CONNECTION, HeaderValue};
 use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode, Version};
 use fsm_proxy_config::{Connection, Decision, Forward, RequestHead, Snapshot, decide};
-use hyper::upgrade::OnUpgrade;
 use smallvec::SmallVec;
 
 use crate::context::{Context, Place};
 use crate::headers;
 use crate::metrics::{Direction, RequestTimer};
 use crate::reply::Reply;
-use crate::serve::{Answer, Opening};
+use crate::serve::{Answer, Downstream, Opening};
 use crate::stream::{Body, Until};
-use crate::upstream::{Failed, InFlight, Peer, UpstreamError, forward_upgrade};
+use crate::upstream::{Asking, Failed, InFlight, Peer, UpstreamError};
 
 /// How often a request is sent at most.
 const ATTEMPTS: usize = 4;
@@ -34,7 +33,7 @@ struct Leaving<'s> {
     snapshot: &'s Snapshot,
     request: Request<Body>,
     /// The client's side of an upgrade, if the request asks for one.
-    upgrade: Option<OnUpgrade>,
+    upgrade: Option<Downstream>,
     start: Instant,
 }
 
@@ -55,7 +54,7 @@ impl Outbound {
         let decision = self.decide(&snapshot, &parts);
         let upgrade = headers::hand_on(&mut parts);
         let mut request = Request::from_parts(parts, body);
-        let upgrade = upgrade.then(|| hyper::upgrade::on(&mut request));
+        let upgrade = upgrade.then(|| Downstream::of(&mut request));
         let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
         match decision {
             Decision::Forward(forward) => self.to_service(leaving, forward, place).await,
@@ -134,38 +133,16 @@ impl Outbound {
                 (error, again.map(Box::new))
             });
         };
-        let leaving = Leaving { snapshot, request, upgrade: None, start };
-        // Rare, and large: it has a place of its own.
-        Box::pin(self.send_upgrade(peer, leaving, downstream)).await
-    }
-
-    async fn send_upgrade<'s>(
-        &self,
-        peer: Peer<'_>,
-        leaving: Leaving<'s>,
-        downstream: OnUpgrade,
-    ) -> Result<Response<Body>, (UpstreamError, Option<Box<Leaving<'s>>>)> {
-        let Leaving { snapshot, request, start, .. } = leaving;
-        let timeout = snapshot.settings().connect_timeout;
-        let upstream = &self.context.upstream;
         let until = Until { idle: snapshot.settings().idle_timeout, ..Until::default() };
-        let switched = match peer.identity {
-            Some(_) => match upstream.tunnel(peer, timeout, true).await {
-                Ok(tunnel) => forward_upgrade(tunnel, request, downstream, until).await,
-                Err(error) => {
-                    let again = Leaving { snapshot, request, upgrade: Some(downstream), start };
-                    return Err((error, Some(Box::new(again))));
-                }
-            },
-            None => match upstream.tcp(peer.application, timeout).await {
-                Ok(stream) => forward_upgrade(stream, request, downstream, until).await,
-                Err(error) => {
-                    let again = Leaving { snapshot, request, upgrade: Some(downstream), start };
-                    return Err((error.into(), Some(Box::new(again))));
-                }
-            },
-        };
-        switched.map_err(|source| (UpstreamError::Http1 { peer: peer.application, source }, None))
+        let http2 = downstream.is_http2();
+        // Rare, and large: it has a place of its own.
+        let asked = Box::pin(upstream.switch(peer, timeout, Asking { request, downstream, until }, http2)).await;
+        asked.map_err(|(error, again)| {
+            let again = again.map(|Asking { request, downstream, .. }| {
+                Box::new(Leaving { snapshot, request, upgrade: Some(downstream), start })
+            });
+            (error, again)
+        })
     }
 }
 
@@ -177,6 +154,8 @@ fn finish(mut response: Response<Body>, mut timer: RequestTimer, held: (Option<I
 }
 
 impl Answer for Outbound {
+    const WEBSOCKETS: bool = true;
+
     async fn request(self, request: Request<Body>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());
         let http1 = request.version() != Version::HTTP_2;

@@ -129,6 +129,8 @@ impl Probe {
 }
 
 impl Answer for Probe {
+    const WEBSOCKETS: bool = false;
+
     async fn request(self, request: Request<Body>) -> Response<Body> {
         let (parts, _body) = request.into_parts();
         let answered = match Asked::from(&parts) {

@@ -142,6 +142,8 @@ mod tests {
     struct Path(Arc<()>);
 
     impl Answer for Path {
+        const WEBSOCKETS: bool = false;
+
         async fn request(self, request: Request<Body>) -> Response<Body> {
             Response::new(Body::text(request.uri().path().to_owned()))
         }

@@ -3,13 +3,14 @@
 use std::future::poll_fn;
 
 use bytes::Bytes;
+use h2::RecvStream;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream};
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Answer;
+use super::{Answer, websocket};
 use crate::drain::Drain;
 use crate::limits::Limits;
 use crate::reply::Reply;
@@ -23,12 +24,17 @@ pub struct Opening {
 }
 
 /// Serves streams, all at once, until the client or the drain ends the connection.
-pub async fn serve<T>(io: T, answer: impl Answer, limits: &Limits, drain: &Drain)
+pub async fn serve<T, A>(io: T, answer: A, limits: &Limits, drain: &Drain)
 where
+    A: Answer,
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let (io, mut turns) = gather(io);
-    let handshake = h2::server::Builder::new()
+    let mut builder = h2::server::Builder::new();
+    if A::WEBSOCKETS {
+        builder.enable_connect_protocol();
+    }
+    let handshake = builder
         .initial_window_size(window::STREAM)
         .initial_connection_window_size(window::CONNECTION)
         .max_concurrent_streams(window::STREAMS)
@@ -56,9 +62,14 @@ where
             }
         };
         match accepted {
-            Some(Ok((request, respond))) if request.method() == Method::CONNECT => {
-                let (head, receive) = request.into_parts();
-                tokio::spawn(answer.clone().connect(head, Opening { respond, receive }));
+            Some(Ok((mut request, respond))) if request.method() == Method::CONNECT => {
+                match request.extensions_mut().remove::<Protocol>() {
+                    Some(protocol) => drop(tokio::spawn(websocket::stream(request, protocol, respond, answer.clone()))),
+                    None => {
+                        let (head, receive) = request.into_parts();
+                        tokio::spawn(answer.clone().connect(head, Opening { respond, receive }));
+                    }
+                }
             }
             Some(Ok((request, respond))) => {
                 // It is large, and a task is moved as a whole more than once.
@@ -78,6 +89,11 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         // Nobody waits for the answer: dropping the request ends it upstream too.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };
+    send(response, respond, head_only).await;
+}
+
+/// Sends a response, and its body at the client's pace.
+pub(super) async fn send(response: Response<Body>, mut respond: SendResponse<Bytes>, head_only: bool) {
     let (mut parts, mut body) = response.into_parts();
     parts.version = http::Version::HTTP_2;
     body.read_ahead().await;
@@ -101,9 +117,10 @@ impl Opening {
         let (mut parts, _text) = reply.into_response(false).into_parts();
         parts.headers.remove(http::header::CONTENT_TYPE);
         parts.headers.remove(http::header::CONTENT_LENGTH);
-        if self.respond.send_response(Response::from_parts(parts, ()), true).is_ok() {
-            // The client has not ended its side, and is not expected to.
-            self.respond.send_reset(Reason::NO_ERROR);
+        // The client has not ended its side, and is not expected to: once the response has left, dropping the rest resets
+        // the stream without error. To reset it here could overtake the response.
+        if let Err(error) = self.respond.send_response(Response::from_parts(parts, ()), true) {
+            tracing::debug!(%error, "a tunnel could not be refused");
         }
     }
 

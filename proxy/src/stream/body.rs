@@ -4,6 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -38,7 +39,13 @@ enum Source {
         beginning: VecDeque<Bytes>,
         rest: Box<Body>,
     },
+    Switched(Weak<Companions>),
 }
+
+type Companions = Mutex<Vec<Box<dyn Any + Send>>>;
+
+/// What was attached to the response that agreed to switch protocols: it lasts as long as what follows.
+pub struct Held(#[expect(dead_code, reason = "held until it is dropped")] Arc<Companions>);
 
 /// A body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -70,9 +77,23 @@ impl Body {
         Self::from(Source::Driven(Box::new(body)))
     }
 
-    /// Drops `companion` when this body ends.
+    /// No body, of a response after which the connection speaks another protocol.
+    pub fn switched() -> (Self, Held) {
+        let held = Arc::new(Companions::default());
+        (Self::from(Source::Switched(Arc::downgrade(&held))), Held(held))
+    }
+
+    /// Drops `companion` when this body ends, or when what follows it ends.
     pub fn attach(&mut self, companion: impl Send + 'static) {
-        self.attached.push(Box::new(companion));
+        let companion = Box::new(companion);
+        match &self.source {
+            Source::Switched(held) => {
+                if let Some(held) = held.upgrade() {
+                    held.lock().unwrap_or_else(PoisonError::into_inner).push(companion);
+                }
+            }
+            _ => self.attached.push(companion),
+        }
     }
 
     /// Reads the first frame ahead if it is about to come, so that it can leave together with the head: one TLS record
@@ -112,6 +133,7 @@ impl Body {
             Source::Http2 { stream, data_ended } => {
                 ready!(poll_http2(stream, data_ended, cx)).map(|frame| frame.map_err(BodyError::Http2))
             }
+            Source::Switched(_) => None,
             Source::Broken(error) => error.take().map(Err),
             Source::Again { beginning, rest } => match beginning.pop_front() {
                 Some(data) => Some(Ok(Frame::data(data))),
@@ -167,6 +189,7 @@ impl http_body::Body for Body {
             Source::Http1(incoming) => incoming.is_end_stream(),
             Source::Driven(body) => body.is_end_stream(),
             Source::Http2 { stream, .. } => stream.is_end_stream(),
+            Source::Switched(_) => true,
             Source::Broken(error) => error.is_none(),
             Source::Again { beginning, rest } => beginning.is_empty() && rest.is_end_stream(),
         }
@@ -177,6 +200,7 @@ impl http_body::Body for Body {
             // Only bodies that go to HTTP/2, which needs no hint, are read ahead.
             _ if self.ahead.is_some() => SizeHint::default(),
             Source::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Source::Switched(_) => SizeHint::with_exact(0),
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Driven(body) => body.size_hint(),
             Source::Http2 { stream, .. } if stream.is_end_stream() => SizeHint::with_exact(0),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::idle::{Activity, Watched};
@@ -24,6 +25,15 @@ impl Abort for TcpStream {
     fn abort(&mut self) {
         // With no time to linger, closing sends RST instead of FIN.
         let _ = SockRef::from(&*self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl<A: Abort, B: Abort> Abort for Either<A, B> {
+    fn abort(&mut self) {
+        match self {
+            Self::Left(one) => one.abort(),
+            Self::Right(other) => other.abort(),
+        }
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fsm_proxy_config::SpiffeId;
 use futures::FutureExt as _;
-use h2::SendStream;
 use h2::client::SendRequest;
+use h2::{Ping, PingPong, SendStream};
 use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body as _;
@@ -47,6 +47,8 @@ struct Host {
 struct Shared {
     identity: Option<SpiffeId>,
     send: SendRequest<Bytes>,
+    /// Until the peer's settings were waited for.
+    greeting: tokio::sync::Mutex<Option<PingPong>>,
     streams: Arc<Streams>,
     opened: Instant,
     closed: AtomicBool,
@@ -138,7 +140,7 @@ impl Pool {
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (io, turns) = gather(io);
-        let (send, connection) = h2::client::Builder::new()
+        let (send, mut connection) = h2::client::Builder::new()
             .enable_push(false)
             .initial_window_size(window::STREAM)
             .initial_connection_window_size(window::CONNECTION)
@@ -155,6 +157,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             identity: identity.cloned(),
             send,
+            greeting: tokio::sync::Mutex::new(connection.ping_pong()),
             streams,
             opened: Instant::now(),
             closed: AtomicBool::new(false),
@@ -300,17 +303,52 @@ impl Channel {
 
     /// Opens a tunnel.
     pub async fn connect(self, request: Request<()>, peer: SocketAddr) -> Result<Tunnel, UpstreamError> {
+        match self.open(request, peer).await? {
+            (_, Some(tunnel)) => Ok(tunnel),
+            (response, None) => {
+                let reason = response.headers().get(headers::FSM_DENIED).and_then(|reason| reason.to_str().ok());
+                let reason = reason.unwrap_or_default().to_owned();
+                Err(UpstreamError::Tunnel { peer, status: response.status(), reason })
+            }
+        }
+    }
+
+    /// Sends a CONNECT. There is a tunnel if the peer agrees, else the response has a body.
+    pub async fn open(
+        self,
+        request: Request<()>,
+        peer: SocketAddr,
+    ) -> Result<(Response<Body>, Option<Tunnel>), UpstreamError> {
         let failed = |source| UpstreamError::Http2 { peer, source };
         let mut send = self.ready().await.map_err(failed)?;
         let Self { shared: _shared, place } = self;
-        let (response, stream) = send.send_request(request, false).map_err(failed)?;
-        let response = response.await.map_err(failed)?;
-        let status = response.status();
-        if status != http::StatusCode::OK {
-            let reason = response.headers().get(headers::FSM_DENIED).and_then(|reason| reason.to_str().ok());
-            return Err(UpstreamError::Tunnel { peer, status, reason: reason.unwrap_or_default().to_owned() });
+        let (response, mut stream) = send.send_request(request, false).map_err(failed)?;
+        let (parts, receive) = response.await.map_err(failed)?.into_parts();
+        if parts.status.is_success() {
+            let tunnel = Tunnel::new(stream, receive).with(place);
+            return Ok((Response::from_parts(parts, Body::empty()), Some(tunnel)));
         }
-        Ok(Tunnel::new(stream, response.into_body()).with(place))
+        // There will be nothing to send; a peer that has ended the stream knows.
+        let _ = stream.send_data(Bytes::new(), true);
+        let mut body = Body::from(receive);
+        body.attach(place);
+        Ok((Response::from_parts(parts, body), None))
+    }
+
+    /// Whether the peer takes extended CONNECT (RFC 8441, section 3). Its settings are the first that it sends, so they
+    /// are there once it has answered a ping.
+    pub async fn takes_websockets(&self) -> bool {
+        let takes = || self.shared.send.is_extended_connect_protocol_enabled();
+        if takes() {
+            return true;
+        }
+        let mut greeting = self.shared.greeting.lock().await;
+        if let Some(ping) = &mut *greeting
+            && ping.ping(Ping::opaque()).await.is_ok()
+        {
+            *greeting = None;
+        }
+        takes()
     }
 }
 
@@ -360,6 +398,6 @@ fn was_not_begun(error: &h2::Error) -> bool {
     error.is_remote() && (refused || going_away)
 }
 
-fn authority(peer: SocketAddr) -> Authority {
+pub(super) fn authority(peer: SocketAddr) -> Authority {
     peer.to_string().parse().unwrap_or_else(|_| Authority::from_static("localhost"))
 }

@@ -22,7 +22,7 @@ use crate::tls::MeshTls;
 
 pub use balance::{Balancer, InFlight};
 pub use dial::{DialError, Dialer};
-pub use upgrade::forward_upgrade;
+pub use upgrade::Asking;
 
 /// One place to send to: an address, and the identity that must be proven there (none: plain text, no mesh port).
 #[derive(Clone, Copy, Debug)]

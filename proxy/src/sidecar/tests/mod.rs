@@ -13,3 +13,4 @@ mod opaque;
 mod overload;
 mod policy;
 mod swaps;
+mod websocket;
