@@ -72,6 +72,11 @@ impl Core {
         Self { skips, ..Self::default() }
     }
 
+    /// Leaves out these records too, which come after the last one.
+    pub fn leave_out(&mut self, skips: &Skips) {
+        self.skips.extend(skips);
+    }
+
     /// Applies records that follow the last one, and gives what followed proxies have to be told: one version, named by the
     /// last record. Records that cannot be read change nothing.
     ///

@@ -176,12 +176,13 @@ pub(super) async fn beginning(history: &History, upto: Seq, skips: &Skips) -> an
 async fn of_elsewhere(history: &History, upto: Seq, skips: &Skips) -> anyhow::Result<Past> {
     let mut past = Past { core: Core::leaving_out(skips.clone()), time: Timestamp(0) };
     if let History::Controller(controller) = history
-        && skips.is_empty()
         && let Some(bytes) = controller.snapshot(upto).await?
         && let Ok(restored) = core::snapshot::restore(&bytes)
         && restored.differing.is_empty()
+        && skips.iter().all(|skip| skip.1 > restored.core.seq() || restored.core.skips().contains(skip))
     {
         past.core = restored.core;
+        past.core.leave_out(skips);
         // None if that record is dropped; whoever goes on from here is told of other errors.
         let last = history.records(past.core.seq(), false).try_next().await.ok().flatten();
         past.time = last.as_ref().and_then(|batch| batch.first()).map_or(past.time, |record| record.time);
@@ -191,6 +192,10 @@ async fn of_elsewhere(history: &History, upto: Seq, skips: &Skips) -> anyhow::Re
 
 /// The seq of the oldest state that can be begun with: [`Seq::ZERO`] if all of history is there.
 pub(super) async fn oldest(history: &History) -> anyhow::Result<Seq> {
+    if let History::Controller(controller) = history {
+        // Retention drops records up to a snapshot, and keeps that.
+        return Ok(Seq(controller.status().await?.first().0.saturating_sub(1)));
+    }
     let Some(log) = history.log().filter(|log| log.first() > Seq(1)) else { return Ok(Seq::ZERO) };
     let (mut oldest, mut before) = (Seq::ZERO, log.last());
     while let Some(snapshot) = log.latest_snapshot(SNAPSHOT, before).await? {

@@ -184,8 +184,17 @@ async fn a_running_controller_gives_the_same_answers() {
 
     let asked = url.clone();
     tokio::task::spawn_blocking(move || same_everywhere(["--controller", &asked])).await.unwrap();
-    let verified = tokio::task::spawn_blocking(move || replay(["--controller", &url], "run --verify")).await.unwrap();
+    let verify = |url: String| tokio::task::spawn_blocking(move || replay(["--controller", &url], "run --verify"));
+    let verified = verify(url.clone()).await.unwrap();
     assert!(verified.out.ends_with("identical\n"), "{}{}", verified.out, verified.err);
+
+    // The same after the beginning of its log is dropped.
+    assert_eq!(log.compact(Seq(120)).await.unwrap(), Seq(101));
+    let asked = url.clone();
+    tokio::task::spawn_blocking(move || same_everywhere(["--controller", &asked])).await.unwrap();
+    let Ended { code, out, err } = verify(url).await.unwrap();
+    assert!(code == 0 && out.starts_with("begun with the snapshot of seq 100\n"), "{out}{err}");
+    assert!(out.ends_with("identical\n"), "{out}{err}");
     stop.cancel();
     server.await.unwrap();
 }

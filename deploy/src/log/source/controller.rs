@@ -22,6 +22,14 @@ pub(crate) struct Status {
     pub(crate) rest: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Status {
+    /// The oldest record that is kept.
+    pub(crate) fn first(&self) -> Seq {
+        let records = self.rest.get("records").and_then(serde_json::Value::as_u64).unwrap_or(self.seq);
+        Seq((self.seq + 1).saturating_sub(records))
+    }
+}
+
 /// A controller, by the address of its debug API.
 #[derive(Clone, Debug)]
 pub(crate) struct Controller {
