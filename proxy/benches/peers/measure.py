@@ -22,6 +22,7 @@ SCENARIOS = {
     "new-http": ("HTTP", "wrk"),  # a connection of the client for each request
     "new-opaque": ("CONN", "wrk"),  # the same as opaque TCP: a TLS handshake each, unless the mesh shares connections
     "opaque-64": ("CONN", "wrk"),  # 64 opaque connections kept alive
+    "handshakes": ("HTTP", "handshakes"),  # mutual TLS with the inbound proxy, full ones, and nothing else
     "tcp-1": ("TCP", "iperf3"),  # one stream
     "tcp-8": ("TCP", "iperf3"),  # eight
     "idle-http": ("HTTP", "hold"),  # memory, and with 1,000 idle connections
@@ -149,6 +150,8 @@ def one_pair(tools, name, scenarios, workers, turn, ports, servers, cpus, option
     wait_for(name, lambda: b" 200 " in request(("127.0.0.1", ports[entry, "HTTP"]))[1][:15])
     for scenario in scenarios:
         service, tool = SCENARIOS[scenario]
+        if tool == "handshakes" and not pair:
+            continue
         address = ("127.0.0.1", ports[entry, service])
         if tool in ("wrk", "h2load"):
             load(tools, scenario, address, cpus[1], options, 1)  # connections are made, memory is found
@@ -156,7 +159,12 @@ def one_pair(tools, name, scenarios, workers, turn, ports, servers, cpus, option
         groups = pair | {"application": servers[1 if service == "TCP" else 0]}
         before, idle = {side: group.cpu() for side, group in groups.items()}, memory(pair)
         busy, start = machine(), time.monotonic()
-        record |= hold(address, pair) if tool == "hold" else load(tools, scenario, address, cpus[1], options, options.seconds)
+        if tool == "hold":
+            record |= hold(address, pair)
+        elif tool == "handshakes":
+            record |= handshakes(tools, name, ports, cpus[1], options)
+        else:
+            record |= load(tools, scenario, address, cpus[1], options, options.seconds)
         took = time.monotonic() - start
         cpu = {side: group.cpu() - before[side] for side, group in groups.items()}
         record["cpu_s"] = {side: round(used, 3) for side, used in cpu.items()}
@@ -192,6 +200,13 @@ def hold(address, pair):
     for connection in connections:
         connection.close()
     return {"kib_per_connection": held}
+
+
+def handshakes(tools, name, ports, cpu, options):
+    argv = [tools.path("pair"), "handshakes", f"127.0.0.1:{ports['IN', 'HTTP']}", str(options.seconds),
+            "pair" if name == "fsm" else "files"]
+    text, client = run(argv, tools, cpu)
+    return json.loads(text) | {"client_s": client}
 
 
 def load(tools, scenario, address, cpu, options, seconds):

@@ -23,7 +23,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
-use rustls_pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
@@ -80,6 +80,17 @@ async fn connection(
     });
     // The proxy hangs up after each signature.
     let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await;
+}
+
+/// A certificate for what connects as the proxy of `side`, and its key.
+pub fn client_certificate(
+    directory: &Path,
+    side: Side,
+) -> anyhow::Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let identity = SpiffeId::from_str(side.identity())?;
+    let (authority, key) = (Authority::new(directory, identity.clone())?, KeyPair::generate()?);
+    let certificate = leaf(&identity)?.signed_by(&key, &authority.issuer)?;
+    Ok((vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into()))
 }
 
 /// Signs for whoever asks: it listens on the loopback address, for one measurement.

@@ -4,9 +4,11 @@
 //! `pair outbound` and `pair inbound` run until they are ended. They take from the environment `WORKERS` (threads),
 //! `CERTS` (a directory for the key that both controllers sign with) and, on 127.0.0.1, `OUT_HTTP`, `OUT_H2`,
 //! `OUT_CONN` and `OUT_TCP` (where clients connect), `APP_HTTP`, `APP_H2`, `APP_CONN` and `APP_TCP` (the
-//! applications), and `IN_HTTP` (between the two). `pair rate` puts load on something at a fixed rate.
+//! applications), and `IN_HTTP` (between the two). `pair rate` puts load on something at a fixed rate,
+//! `pair handshakes` makes connections that carry nothing.
 
 mod control;
+mod handshakes;
 mod mesh;
 mod rate;
 
@@ -29,7 +31,7 @@ use fsm_proxy_config::SpiffeId;
 use mesh::{SERVICES, Side};
 
 fn main() -> anyhow::Result<()> {
-    let usage = "usage: pair outbound|inbound|rate …, see the head of proxy/examples/pair/main.rs";
+    let usage = "usage: pair outbound|inbound|rate|handshakes …, see the head of proxy/examples/pair/main.rs";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["outbound"] => cli::runtime(variable("WORKERS")?)?.block_on(proxy(Side::Outbound)),
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<()> {
         ["control", "outbound"] => control::run(Side::Outbound),
         ["control", "inbound"] => control::run(Side::Inbound),
         ["rate", arguments @ ..] => rate::run(arguments),
+        ["handshakes", arguments @ ..] => handshakes::run(arguments),
         _ => bail!(usage),
     }
 }
