@@ -13,7 +13,7 @@ use crate::headers::{self, FSM_HTTP_VERSION, FSM_PORT};
 use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
-use crate::stream::{Body, Until};
+use crate::stream::{Body, Until, with_head};
 use crate::upstream::{Asking, Failed, Peer, UpstreamError};
 
 /// Answers the requests of one other proxy.
@@ -49,20 +49,22 @@ impl Inbound {
         &self.caller
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Reply> {
+    async fn answer(&self, mut request: Box<Request<Body>>) -> Result<Response<Body>, Reply> {
         let start = Instant::now();
         let place = self.context.place(Direction::Inbound)?;
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
-        let (mut parts, body) = request.into_parts();
-        let port = self.port(&parts.headers)?;
-        let http2 = speaks_http2(&snapshot, port, &parts.headers);
-        // The head as the application will see it, Host included, is the head that is judged.
-        let upgrade = headers::for_application(&mut parts);
-        self.judge(&snapshot, port, &parts)?;
+        let port = self.port(request.headers())?;
+        let http2 = speaks_http2(&snapshot, port, request.headers());
+        let (open, judged) = with_head(&mut request, |parts| {
+            // The head as the application will see it, Host included, is the head that is judged.
+            let upgrade = headers::for_application(parts);
+            let judged = self.judge(&snapshot, port, parts);
+            let open = judged.is_ok() && upgrade;
+            (open.then(|| self.context.allowed.remember(&self.caller, port, Some(parts))), judged)
+        });
+        judged?;
         let service = service(&snapshot, port);
         let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
-        let open = upgrade.then(|| self.context.allowed.remember(&self.caller, port, Some(&parts)));
-        let request = Request::from_parts(parts, body);
         let application = super::application(&self.context, &snapshot, &self.caller, port);
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
@@ -75,7 +77,6 @@ impl Inbound {
                 response
             })
         } else {
-            let mut request = request;
             if http2 && self.port.is_none() {
                 *request.version_mut() = Version::HTTP_2;
             }
@@ -83,7 +84,7 @@ impl Inbound {
                 // The application ended a connection before it began with this request.
                 Err(Failed { error: UpstreamError::Http2 { .. }, request: Some(again) }) => {
                     self.context.metrics.retries.add(1);
-                    Box::pin(upstream.to_application(application, timeout, *again)).await.map_err(|failed| failed.error)
+                    Box::pin(upstream.to_application(application, timeout, again)).await.map_err(|failed| failed.error)
                 }
                 answered => answered.map_err(|failed| failed.error),
             }
@@ -135,7 +136,7 @@ impl Answer for Inbound {
     /// Proxies send each other the HTTP/1.1 form, in tunnels.
     const WEBSOCKETS: bool = false;
 
-    async fn request(self, request: Request<Body>) -> Response<Body> {
+    async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());
         match self.answer(request).await {
             Ok(mut response) => {

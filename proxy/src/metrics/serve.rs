@@ -27,7 +27,7 @@ struct Page(Arc<Context>);
 impl Answer for Page {
     const WEBSOCKETS: bool = false;
 
-    async fn request(self, request: Request<Body>) -> Response<Body> {
+    async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         if request.uri().path() != PATH {
             let mut response = Response::new(Body::text(format!("the metrics are at {PATH}\n")));
             *response.status_mut() = StatusCode::NOT_FOUND;

@@ -15,7 +15,7 @@ use crate::headers;
 use crate::metrics::{Direction, RequestTimer};
 use crate::reply::Reply;
 use crate::serve::{Answer, Downstream, Opening};
-use crate::stream::{Body, Until};
+use crate::stream::{Body, Until, with_head};
 use crate::upstream::{Asking, Failed, InFlight, Peer, UpstreamError};
 
 /// How often a request is sent at most.
@@ -31,7 +31,7 @@ pub struct Outbound {
 /// A request that is ready to leave.
 struct Leaving<'s> {
     snapshot: &'s Snapshot,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     /// The client's side of an upgrade, if the request asks for one.
     upgrade: Option<Downstream>,
     start: Instant,
@@ -43,17 +43,15 @@ impl Outbound {
         Self { context, destination }
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, Reply> {
+    async fn answer(&self, mut request: Box<Request<Body>>) -> Result<Response<Body>, Reply> {
         let start = Instant::now();
         if request.method() == Method::CONNECT {
             return Err(Reply::no_tunnels());
         }
         let place = self.context.place(Direction::Outbound)?;
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
-        let (mut parts, body) = request.into_parts();
-        let decision = self.decide(&snapshot, &parts);
-        let upgrade = headers::hand_on(&mut parts);
-        let mut request = Request::from_parts(parts, body);
+        let (decision, upgrade) =
+            with_head(&mut request, |parts| (self.decide(&snapshot, parts), headers::hand_on(parts)));
         let upgrade = upgrade.then(|| Downstream::of(&mut request));
         let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
         match decision {
@@ -97,7 +95,7 @@ impl Outbound {
                     }
                     last = Some(Reply::failed(&error));
                     let Some(again) = again else { break };
-                    leaving = *again;
+                    leaving = again;
                     self.context.metrics.retries.add(1);
                     timer.retried();
                 }
@@ -123,14 +121,14 @@ impl Outbound {
         &self,
         peer: Peer<'_>,
         leaving: Leaving<'s>,
-    ) -> Result<Response<Body>, (UpstreamError, Option<Box<Leaving<'s>>>)> {
+    ) -> Result<Response<Body>, (UpstreamError, Option<Leaving<'s>>)> {
         let Leaving { snapshot, request, upgrade, start } = leaving;
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
         let Some(downstream) = upgrade else {
             return upstream.request(peer, timeout, request).await.map_err(|Failed { error, request }| {
-                let again = request.map(|request| Leaving { snapshot, request: *request, upgrade: None, start });
-                (error, again.map(Box::new))
+                let again = request.map(|request| Leaving { snapshot, request, upgrade: None, start });
+                (error, again)
             });
         };
         let until = Until { idle: snapshot.settings().idle_timeout, ..Until::default() };
@@ -138,8 +136,11 @@ impl Outbound {
         // Rare, and large: it has a place of its own.
         let asked = Box::pin(upstream.switch(peer, timeout, Asking { request, downstream, until }, http2)).await;
         asked.map_err(|(error, again)| {
-            let again = again.map(|Asking { request, downstream, .. }| {
-                Box::new(Leaving { snapshot, request, upgrade: Some(downstream), start })
+            let again = again.map(|Asking { request, downstream, .. }| Leaving {
+                snapshot,
+                request,
+                upgrade: Some(downstream),
+                start,
             });
             (error, again)
         })
@@ -156,7 +157,7 @@ fn finish(mut response: Response<Body>, mut timer: RequestTimer, held: (Option<I
 impl Answer for Outbound {
     const WEBSOCKETS: bool = true;
 
-    async fn request(self, request: Request<Body>) -> Response<Body> {
+    async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());
         let http1 = request.version() != Version::HTTP_2;
         match self.answer(request).await {

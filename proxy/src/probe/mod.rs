@@ -94,7 +94,7 @@ impl Probe {
         if let Ok(host) = HeaderValue::from_str(&host) {
             head.headers.insert(HOST, host);
         }
-        let request = Request::from_parts(head, Body::empty());
+        let request = Box::new(Request::from_parts(head, Body::empty()));
         let peer = Peer { application: address, identity: None };
         match self.context.upstream.request(peer, DIAL_TIMEOUT, request).await {
             // A redirect counts as well for the kubelet, and it could not follow it to the application.
@@ -131,7 +131,7 @@ impl Probe {
 impl Answer for Probe {
     const WEBSOCKETS: bool = false;
 
-    async fn request(self, request: Request<Body>) -> Response<Body> {
+    async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         let (parts, _body) = request.into_parts();
         let answered = match Asked::from(&parts) {
             Ok(Asked::Ready) => self.readiness(),

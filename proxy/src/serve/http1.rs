@@ -75,10 +75,11 @@ where
     let io = Told::new(io, Arc::clone(&traffic));
     let counted = Arc::clone(&traffic);
     let service = service_fn(move |request| {
+        let request = Box::new(http::Request::map(request, Body::from));
         let (answer, under_way) = (answer.clone(), counted.begin());
         // A connection without a request keeps no room for one.
         Box::pin(async move {
-            let mut response = answer.request(http::Request::map(request, Body::from)).await;
+            let mut response = answer.request(request).await;
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => under_way.switched(),
                 _ => response.body_mut().attach(under_way),
@@ -144,7 +145,7 @@ mod tests {
     impl Answer for Path {
         const WEBSOCKETS: bool = false;
 
-        async fn request(self, request: Request<Body>) -> Response<Body> {
+        async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
             Response::new(Body::text(request.uri().path().to_owned()))
         }
 

@@ -72,6 +72,7 @@ where
                 }
             }
             Some(Ok((request, respond))) => {
+                let request = Box::new(request.map(Body::from));
                 // It is large, and a task is moved as a whole more than once.
                 tokio::spawn(Box::pin(stream(request, respond, answer.clone())));
             }
@@ -81,11 +82,11 @@ where
     }
 }
 
-async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, answer: impl Answer) {
+async fn stream(request: Box<Request<Body>>, mut respond: SendResponse<Bytes>, answer: impl Answer) {
     let head_only = request.method() == Method::HEAD;
     let response = tokio::select! {
         biased;
-        response = answer.request(request.map(Body::from)) => response,
+        response = answer.request(request) => response,
         // Nobody waits for the answer: dropping the request ends it upstream too.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };

@@ -22,8 +22,8 @@ pub trait Answer: Clone + Send + Sync + 'static {
     /// Whether clients may open WebSockets in HTTP/2.
     const WEBSOCKETS: bool;
 
-    /// Answers a request.
-    fn request(self, request: Request<Body>) -> impl Future<Output = Response<Body>> + Send;
+    /// Answers a request. It is large, and handed from one to the next.
+    fn request(self, request: Box<Request<Body>>) -> impl Future<Output = Response<Body>> + Send;
 
     /// Takes a plain CONNECT stream of HTTP/2.
     fn connect(self, head: Parts, opening: Opening) -> impl Future<Output = ()> + Send;

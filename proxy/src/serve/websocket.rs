@@ -43,7 +43,7 @@ pub async fn stream(
     parts.extensions.insert(pending);
     let response = tokio::select! {
         biased;
-        response = answer.request(Request::from_parts(parts, Body::empty())) => response,
+        response = answer.request(Box::new(Request::from_parts(parts, Body::empty()))) => response,
         // Nobody waits for the answer any more.
         _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
     };

@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::RecvStream;
+use http::Request;
+use http::request::Parts;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
@@ -207,6 +209,20 @@ impl http_body::Body for Body {
             Source::Http2 { .. } | Source::Broken(_) | Source::Again { .. } => SizeHint::default(),
         }
     }
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+/// Works on the head of a request in its place.
+pub fn with_head<T>(request: &mut Request<Body>, work: impl FnOnce(&mut Parts) -> T) -> T {
+    let (mut parts, body) = std::mem::take(request).into_parts();
+    let result = work(&mut parts);
+    *request = Request::from_parts(parts, body);
+    result
 }
 
 fn poll_http2(

@@ -11,7 +11,7 @@ mod spare;
 mod splice;
 mod tunnel;
 
-pub use body::{Body, Held};
+pub use body::{Body, Held, with_head};
 pub use carry::{Begun, carry};
 pub use gather::{Gather, Turns, gather};
 pub use intake::Intake;

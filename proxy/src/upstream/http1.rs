@@ -24,7 +24,7 @@ use super::dial::{DialError, Dialer};
 use super::{Failed, UpstreamError};
 use crate::headers;
 use crate::limits::Limits;
-use crate::stream::Body;
+use crate::stream::{Body, with_head};
 
 /// A connection is not used again after this long: applications close theirs after 5 s and more.
 const IDLE_AFTER: Duration = Duration::from_secs(4);
@@ -91,15 +91,13 @@ impl Pool {
         dialer: &Dialer,
         address: SocketAddr,
         timeout: Duration,
-        request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
-        let (mut parts, body) = request.into_parts();
-        headers::into_http1(&mut parts);
-        if !body.is_end_stream() && !parts.headers.contains_key(CONTENT_LENGTH) {
+        with_head(&mut request, headers::into_http1);
+        if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
             // Said explicitly, as hyper takes GET and HEAD to have no body otherwise.
-            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let mut request = Request::from_parts(parts, body);
         let mut dialled = false;
         loop {
             let line = match self.take(address) {
@@ -110,12 +108,12 @@ impl Pool {
                         dialled = true;
                         line
                     }
-                    Err(error) => return Err(Failed { error: error.into(), request: Some(Box::new(request)) }),
+                    Err(error) => return Err(Failed { error: error.into(), request: Some(request) }),
                 },
             };
             // The application may close an idle connection at any time, even while the request is on its way.
             match self.send(address, line, request).await {
-                Err(Failed { request: Some(unsent), .. }) if !dialled => request = *unsent,
+                Err(Failed { request: Some(unsent), .. }) if !dialled => request = unsent,
                 Err(failed) => return Err(Failed { request: None, ..failed }),
                 answered => return answered,
             }
@@ -126,10 +124,11 @@ impl Pool {
         self: &Arc<Self>,
         address: SocketAddr,
         mut line: Line,
-        request: Request<Body>,
+        mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
-        let again = (headers::is_safe(request.method()) && request.body().is_end_stream()).then(|| head(&request));
-        let mut answer = pin!(line.send.try_send_request(request));
+        let again = headers::is_safe(request.method()) && request.body().is_end_stream();
+        let leaving = if again { head(&request) } else { std::mem::take(&mut *request) };
+        let mut answer = pin!(line.send.try_send_request(leaving));
         let answered = poll_fn(|cx| {
             line.advance(cx);
             answer.as_mut().poll(&mut nobody())
@@ -148,9 +147,9 @@ impl Pool {
                 Ok(Response::from_parts(parts, Body::driven(exchange)))
             }
             Err(mut error) => {
-                let request = error.take_message().or(again);
+                let unsent = error.take_message().map(|unsent| *request = unsent).is_some();
                 let error = UpstreamError::Http1 { peer: address, source: error.into_error() };
-                Err(Failed { error, request: request.map(Box::new) })
+                Err(Failed { error, request: (again || unsent).then_some(request) })
             }
         }
     }

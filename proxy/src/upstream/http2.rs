@@ -22,7 +22,7 @@ use super::{Failed, UpstreamError, window};
 use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::Connections;
-use crate::stream::{Body, Gather, Kept, Tunnel, Turns, gather, send_body};
+use crate::stream::{Body, Gather, Kept, Tunnel, Turns, gather, send_body, with_head};
 
 /// A connection takes no new streams after this age, so that renewed certificates and trust come into use.
 const RETIRE_AFTER: Duration = Duration::from_secs(3600);
@@ -253,29 +253,22 @@ impl Channel {
     }
 
     /// Sends a request and waits for the head of the response. The body is sent meanwhile, and after.
-    pub async fn request(self, request: Request<Body>, peer: SocketAddr) -> Result<Response<Body>, Failed> {
-        let failed = |source, request: Option<Request<Body>>| Failed {
-            error: UpstreamError::Http2 { peer, source },
-            request: request.map(Box::new),
-        };
-        let mut request = request;
+    pub async fn request(self, mut request: Box<Request<Body>>, peer: SocketAddr) -> Result<Response<Body>, Failed> {
+        let failed = |source, request| Failed { error: UpstreamError::Http2 { peer, source }, request };
         request.body_mut().read_ahead().await;
         let mut send = match self.ready().await {
             Ok(send) => send,
             Err(error) => return Err(failed(error, Some(request))),
         };
         let Self { shared, place } = self;
-        let (mut parts, body) = request.into_parts();
-        // As it came, its version included: it may go elsewhere in that.
-        let again = parts.clone();
-        headers::into_http2(&mut parts, || authority(peer));
-        let without_body = body.is_end_stream();
-        let sent = send.send_request(Request::from_parts(parts, ()), without_body);
-        let (response, stream) = match sent {
+        let without_body = request.body().is_end_stream();
+        // The original stays as it came, its version included: it may go elsewhere in that.
+        let (response, stream) = match send.send_request(head(&mut request, peer), without_body) {
             Ok(sent) => sent,
-            Err(error) => return Err(failed(error, Some(Request::from_parts(again, body)))),
+            Err(error) => return Err(failed(error, Some(request))),
         };
         drop(send);
+        let body = std::mem::take(request.body_mut());
         let sending = (!without_body).then(|| Sending::begin(body, stream));
         match response.await {
             Ok(response) => {
@@ -292,11 +285,15 @@ impl Channel {
                     shared.closed.store(true, Ordering::Release);
                 }
                 let body = match sending {
-                    None if not_begun || headers::is_safe(&again.method) => Some(Body::empty()),
+                    None if not_begun || headers::is_safe(request.method()) => Some(Body::empty()),
                     Some(sending) if not_begun => sending.again().await,
                     _ => None,
                 };
-                Err(failed(error, body.map(|body| Request::from_parts(again, body))))
+                let again = body.map(|body| {
+                    *request.body_mut() = body;
+                    request
+                });
+                Err(failed(error, again))
             }
         }
     }
@@ -389,6 +386,13 @@ impl Sending {
         };
         Some(Body::again(self.kept.take()?, rest))
     }
+}
+
+/// The head of a request in the form of HTTP/2.
+fn head(request: &mut Request<Body>, peer: SocketAddr) -> Request<()> {
+    let mut parts = with_head(request, |parts| parts.clone());
+    headers::into_http2(&mut parts, || authority(peer));
+    Request::from_parts(parts, ())
 }
 
 /// Whether the peer said that it has not looked at the request (RFC 9113, section 8.7).

@@ -19,7 +19,7 @@ use crate::websocket;
 
 /// A request that asks to switch, in the form of HTTP/1.1.
 pub struct Asking {
-    pub request: Request<Body>,
+    pub request: Box<Request<Body>>,
     /// The side that asks.
     pub downstream: Downstream,
     /// What ends that which follows the switch.
@@ -27,7 +27,7 @@ pub struct Asking {
 }
 
 impl Asking {
-    pub fn of(mut request: Request<Body>, until: Until) -> Self {
+    pub fn of(mut request: Box<Request<Body>>, until: Until) -> Self {
         let downstream = Downstream::of(&mut request);
         Self { request, downstream, until }
     }
