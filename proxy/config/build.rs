@@ -8,6 +8,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build_transport(false)
         .type_attribute(".fsm.config.v1", "#[derive(serde::Serialize)]")
         .enum_attribute(".fsm.config.v1.InboundRule.route", "#[serde(rename_all = \"snake_case\")]")
+        .enum_attribute(".fsm.config.v1.HashKey.of", "#[serde(rename_all = \"snake_case\")]")
+        .field_attribute(".fsm.config.v1.Endpoint.weight", "#[serde(skip_serializing_if = \"Option::is_none\")]")
+        .field_attribute(
+            ".fsm.config.v1.LoadBalancer.algorithm",
+            "#[serde(serialize_with = \"crate::json::algorithm\")]",
+        )
         .field_attribute(".fsm.config.v1.Settings.names", "#[serde(skip_serializing_if = \"Option::is_none\")]")
         .field_attribute("protocol", "#[serde(serialize_with = \"crate::json::protocol\")]")
         .compile_fds(set)?;

@@ -171,6 +171,7 @@ fn an_endpoint_waits_for_its_pod() {
         identity: "spiffe://cluster.local/ns/bookstore/sa/bookstore-v1".to_owned(),
         pod: "bookstore/v1-0".to_owned(),
         zone: "z1".to_owned(),
+        weight: None,
     };
     assert_eq!(endpoints(&history), std::slice::from_ref(&expected));
     let mut without_proxy = pod("bookstore", "v1-0", "bookstore-v1", "10.0.0.3");

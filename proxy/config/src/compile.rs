@@ -12,13 +12,14 @@ use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Settings, Workload};
 use crate::parse::{self, At, Slice};
 use crate::policy::{HttpRule, Policy, TcpRule};
-use crate::pool::{self, Pool};
+use crate::pool::{self, Attachment, Pool};
 use crate::proto;
 use crate::resource::{InvalidResource, Resource, ResourceName};
 use crate::route::{GroupRef, RouteGroup};
 use crate::set::ConfigSet;
 use crate::snapshot::{CompiledPort, CompiledService, EndpointAt, PortAt, Snapshot};
 use crate::split::Split;
+use crate::traffic::{self, TrafficPolicy};
 
 /// The resources after parsing, by name.
 #[derive(Default)]
@@ -32,7 +33,12 @@ struct Parsed {
     groups: BTreeMap<String, Arc<RouteGroup>>,
     tcp_routes: BTreeMap<String, Vec<u16>>,
     policies: BTreeMap<String, (Vec<SpiffeId>, proto::InboundPolicy)>,
+    /// By service, and by port if it is for one only.
+    traffic: BTreeMap<(String, Option<u16>), TrafficPolicy>,
 }
+
+/// By service and port.
+type Pools<'a> = BTreeMap<(&'a str, u16), Pool>;
 
 /// `before` is any earlier snapshot: route groups whose bytes are the same are taken from it, because compiling their
 /// expressions costs more than everything else together.
@@ -94,21 +100,25 @@ impl Parsed {
             Resource::InboundPolicy(message) => {
                 drop(self.policies.insert(key, (parse::sources(at, &message)?, message)));
             }
+            Resource::TrafficPolicy(message) => {
+                let policy = traffic::parse::policy(at, &message)?;
+                drop(self.traffic.insert(traffic::parse::applies_to(at)?, policy));
+            }
         }
         Ok(())
     }
 
     fn join_services(&self) -> Vec<CompiledService> {
         let pools = self.pools();
-        let none: Arc<[Endpoint]> = Arc::from([]);
         let services = self.services.iter().map(|(name, service)| {
-            let shared_name: Arc<str> = name.as_str().into();
             let ports = service.ports.iter().map(|port| CompiledPort {
-                pool: Pool {
-                    service: shared_name.clone(),
+                pool: pools.get(&(name.as_str(), port.number)).cloned().unwrap_or_else(|| Pool {
+                    service: name.as_str().into(),
                     port: port.number,
-                    endpoints: pools.get(&(name.as_str(), port.number)).unwrap_or(&none).clone(),
-                },
+                    endpoints: Arc::default(),
+                    policy: Arc::default(),
+                    attachment: Attachment::default(),
+                }),
                 splits: self.join_splits(name, port.number, &pools),
             });
             CompiledService { ports: ports.collect(), service: service.clone() }
@@ -117,7 +127,7 @@ impl Parsed {
     }
 
     /// The endpoints of every service port, from all slices of the service.
-    fn pools(&self) -> BTreeMap<(&str, u16), Arc<[Endpoint]>> {
+    fn pools(&self) -> Pools<'_> {
         let mut merged: BTreeMap<(&str, u16), BTreeMap<SocketAddr, Endpoint>> = BTreeMap::new();
         for slice in &self.slices {
             for (service_port, target_port) in &slice.ports {
@@ -129,28 +139,40 @@ impl Parsed {
                         identity: endpoint.identity.clone(),
                         pod: endpoint.pod.clone(),
                         zone: endpoint.zone.clone(),
+                        weight: endpoint.weight,
                     });
                 }
             }
         }
-        merged.into_iter().map(|(key, pool)| (key, pool.into_values().collect())).collect()
+        let by_default: Arc<TrafficPolicy> = Arc::default();
+        let policies: BTreeMap<(&str, Option<u16>), Arc<TrafficPolicy>> = (self.traffic.iter())
+            .map(|((service, port), policy)| {
+                ((service.as_str(), *port), Arc::new(policy.clone().in_zone(&self.workload.zone)))
+            })
+            .collect();
+        let pool = |((service, port), endpoints): ((_, _), BTreeMap<_, Endpoint>)| {
+            let policy = policies.get(&(service, Some(port))).or_else(|| policies.get(&(service, None)));
+            let pool = Pool {
+                service: service.into(),
+                port,
+                endpoints: endpoints.into_values().collect(),
+                policy: policy.unwrap_or(&by_default).clone(),
+                attachment: Attachment::default(),
+            };
+            ((service, port), pool)
+        };
+        merged.into_iter().map(pool).collect()
     }
 
     /// The splits of a service, for one port: those with route groups first.
-    fn join_splits(&self, service: &str, port: u16, pools: &BTreeMap<(&str, u16), Arc<[Endpoint]>>) -> Vec<Split> {
+    fn join_splits(&self, service: &str, port: u16, pools: &Pools<'_>) -> Vec<Split> {
         let mine = self.splits.iter().filter(|(_, split)| split.service == service);
         let mut splits: Vec<Split> = mine.map(|(name, split)| self.join_split(name, split, port, pools)).collect();
         splits.sort_by_key(|split| split.groups.is_empty());
         splits
     }
 
-    fn join_split(
-        &self,
-        name: &str,
-        split: &proto::Split,
-        port: u16,
-        pools: &BTreeMap<(&str, u16), Arc<[Endpoint]>>,
-    ) -> Split {
+    fn join_split(&self, name: &str, split: &proto::Split, port: u16, pools: &Pools<'_>) -> Split {
         let mut taking = Vec::new();
         let mut left_out = Vec::new();
         let (mut told, mut untold) = (false, false);
@@ -165,8 +187,8 @@ impl Parsed {
                 _ if backend.weight == 0 => "has weight 0".to_owned(),
                 (None, _) => "is no service that this workload is told of".to_owned(),
                 (Some(known), _) if known.port(port).is_none() => format!("has no port {port}"),
-                (Some(_), Some(endpoints)) if !endpoints.is_empty() => {
-                    taking.push((Pool { service: service.into(), port, endpoints: endpoints.clone() }, backend.weight));
+                (Some(_), Some(pool)) if !pool.endpoints.is_empty() => {
+                    taking.push((pool.clone(), backend.weight));
                     continue;
                 }
                 (Some(_), _) => format!("has no endpoint that is ready on port {port}"),

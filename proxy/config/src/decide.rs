@@ -38,14 +38,16 @@ mod outbound;
 mod refusal;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::flaw::Flaw;
 use crate::head;
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Service, ServicePort};
-use crate::pool::{Pool, WeightedPool};
+use crate::pool::{Attachment, Pool, WeightedPool};
 use crate::snapshot::Snapshot;
 use crate::trace::{NoTrace, Steps, Trace};
+use crate::traffic::TrafficPolicy;
 
 pub use refusal::{Refusal, RefusalKind};
 
@@ -117,7 +119,7 @@ pub(crate) enum To<'s> {
     /// The service's own endpoints. Never empty.
     Own(&'s Pool),
     /// One endpoint, dialled by its own address.
-    Pinned(&'s Pool, &'s Endpoint),
+    Pinned(&'s Pool, usize),
 }
 
 /// Where a [`Forward`] goes after the draw: the endpoints of one backend service.
@@ -129,6 +131,14 @@ pub struct Backend<'s> {
     pub port: u16,
     /// Never empty. Sorted by address, without duplicates.
     pub endpoints: &'s [Endpoint],
+    /// All endpoints of the service port, of which `endpoints` are those that may be taken.
+    pub siblings: &'s [Endpoint],
+    /// Which of the siblings it has to be, when it was dialled by its own address.
+    pub pinned: Option<usize>,
+    /// How traffic to this port of the service is to be handled; all by default if nobody said.
+    pub policy: &'s Arc<TrafficPolicy>,
+    /// Shared by all that goes to this port of the service.
+    pub attachment: &'s Attachment,
 }
 
 impl<'s> Forward<'s> {
@@ -136,7 +146,7 @@ impl<'s> Forward<'s> {
     pub fn pick_backend(&self, draw: u32) -> Backend<'s> {
         match self.to {
             To::Own(pool) => pool.backend(),
-            To::Pinned(pool, endpoint) => Backend { endpoints: std::slice::from_ref(endpoint), ..pool.backend() },
+            To::Pinned(pool, at) => Backend { endpoints: &pool.endpoints[at..=at], pinned: Some(at), ..pool.backend() },
             To::Split(pools) => crate::pool::pick(pools, draw).backend(),
         }
     }

@@ -18,6 +18,7 @@ impl Resource {
             Self::RouteGroup(message) => serde_json::to_value(message),
             Self::TcpRoute(message) => serde_json::to_value(message),
             Self::InboundPolicy(message) => serde_json::to_value(message),
+            Self::TrafficPolicy(message) => serde_json::to_value(message),
         };
         // Messages are numbers, texts and lists of them, which always have a JSON form.
         value.unwrap_or(Value::Null)
@@ -44,6 +45,14 @@ impl ConfigSet {
 pub(crate) fn protocol<S: serde::Serializer>(number: &i32, serializer: S) -> Result<S::Ok, S::Error> {
     match crate::proto::Protocol::try_from(*number) {
         Ok(protocol) => serializer.serialize_str(crate::model::Protocol::from(protocol).as_str()),
+        Err(_) => serializer.serialize_i32(*number),
+    }
+}
+
+/// For the generated messages: the algorithm's word instead of its number.
+pub(crate) fn algorithm<S: serde::Serializer>(number: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    match crate::proto::BalancerAlgorithm::try_from(*number) {
+        Ok(algorithm) => serializer.serialize_str(&algorithm.as_str_name().to_ascii_lowercase()),
         Err(_) => serializer.serialize_i32(*number),
     }
 }

@@ -26,6 +26,7 @@ pub mod set;
 pub mod snapshot;
 mod split;
 mod trace;
+pub mod traffic;
 pub mod wire;
 
 pub use decide::{
@@ -38,9 +39,11 @@ pub use journey::{Asked, Journey, Verdict};
 pub use model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};
 pub use names::{Family, Names};
 pub use parse::check;
+pub use pool::Attachment;
 pub use resource::{InvalidResource, Kind, Resource, ResourceName};
 pub use set::{ConfigSet, Digest, Entry, Update};
 pub use snapshot::Snapshot;
+pub use traffic::TrafficPolicy;
 pub use wire::InvalidResponse;
 
 /// The generated resource messages; see `proto/config.proto`.

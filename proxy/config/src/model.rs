@@ -169,4 +169,6 @@ pub struct Endpoint {
     /// `ns/name` of the pod, empty if none.
     pub pod: String,
     pub zone: String,
+    /// Its share beside the other endpoints, 1 unless told otherwise.
+    pub weight: u32,
 }

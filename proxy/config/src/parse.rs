@@ -9,6 +9,7 @@ use crate::names::{Names, canonical};
 use crate::proto;
 use crate::resource::{InvalidResource, Resource, ResourceName};
 use crate::route::{HttpMatch, Pattern, RouteGroup};
+use crate::traffic;
 
 /// The largest compiled expression that is accepted, in bytes.
 const REGEX_SIZE_LIMIT: usize = 1 << 20;
@@ -27,6 +28,10 @@ pub fn check(name: &ResourceName, resource: &Resource) -> Result<()> {
         Resource::RouteGroup(message) => route_group(at, message).map(drop),
         Resource::TcpRoute(message) => tcp_route(at, message).map(drop),
         Resource::InboundPolicy(message) => sources(at, message).map(drop),
+        Resource::TrafficPolicy(message) => {
+            traffic::parse::applies_to(at)?;
+            traffic::parse::policy(at, message).map(drop)
+        }
     }
 }
 
@@ -40,7 +45,7 @@ impl At<'_> {
     }
 }
 
-type Result<T> = std::result::Result<T, InvalidResource>;
+pub(crate) type Result<T> = std::result::Result<T, InvalidResource>;
 
 pub(crate) fn settings(at: At<'_>, message: &proto::Settings) -> Result<Settings> {
     let millis = |value: u32| (value > 0).then(|| Duration::from_millis(value.into()));
@@ -122,6 +127,7 @@ pub(crate) struct SliceEndpoint {
     pub identity: Option<SpiffeId>,
     pub pod: String,
     pub zone: String,
+    pub weight: u32,
 }
 
 pub(crate) fn endpoints(at: At<'_>, message: &proto::Endpoints) -> Result<Slice> {
@@ -139,6 +145,7 @@ pub(crate) fn endpoints(at: At<'_>, message: &proto::Endpoints) -> Result<Slice>
             },
             pod: one.pod.clone(),
             zone: one.zone.clone(),
+            weight: one.weight.unwrap_or(1),
         })
     });
     Ok(Slice {

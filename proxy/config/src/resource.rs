@@ -20,11 +20,12 @@ pub enum Kind {
     RouteGroup,
     TcpRoute,
     InboundPolicy,
+    TrafficPolicy,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Settings,
         Self::Workload,
         Self::TrustBundle,
@@ -34,6 +35,7 @@ impl Kind {
         Self::RouteGroup,
         Self::TcpRoute,
         Self::InboundPolicy,
+        Self::TrafficPolicy,
     ];
 
     /// The name of the protobuf message, which is also the prefix of resource names.
@@ -48,6 +50,7 @@ impl Kind {
             Self::RouteGroup => "RouteGroup",
             Self::TcpRoute => "TcpRoute",
             Self::InboundPolicy => "InboundPolicy",
+            Self::TrafficPolicy => "TrafficPolicy",
         }
     }
 
@@ -112,6 +115,7 @@ pub enum Resource {
     RouteGroup(proto::RouteGroup),
     TcpRoute(proto::TcpRoute),
     InboundPolicy(proto::InboundPolicy),
+    TrafficPolicy(proto::TrafficPolicy),
 }
 
 impl Resource {
@@ -127,6 +131,7 @@ impl Resource {
             Self::RouteGroup(_) => Kind::RouteGroup,
             Self::TcpRoute(_) => Kind::TcpRoute,
             Self::InboundPolicy(_) => Kind::InboundPolicy,
+            Self::TrafficPolicy(_) => Kind::TrafficPolicy,
         }
     }
 
@@ -142,6 +147,7 @@ impl Resource {
             Self::RouteGroup(message) => message.encode_to_vec(),
             Self::TcpRoute(message) => message.encode_to_vec(),
             Self::InboundPolicy(message) => message.encode_to_vec(),
+            Self::TrafficPolicy(message) => message.encode_to_vec(),
         }
     }
 
@@ -158,6 +164,7 @@ impl Resource {
             Kind::RouteGroup => Self::RouteGroup(Message::decode(bytes).map_err(invalid)?),
             Kind::TcpRoute => Self::TcpRoute(Message::decode(bytes).map_err(invalid)?),
             Kind::InboundPolicy => Self::InboundPolicy(Message::decode(bytes).map_err(invalid)?),
+            Kind::TrafficPolicy => Self::TrafficPolicy(Message::decode(bytes).map_err(invalid)?),
         })
     }
 }

@@ -134,7 +134,7 @@ fn endpoints(service: &Service) -> anyhow::Result<proto::Endpoints> {
         address: Ipv4Addr::LOCALHOST.to_string(),
         identity: SERVER.into(),
         pod: "bench/server".into(),
-        zone: String::new(),
+        ..proto::Endpoint::default()
     };
     Ok(proto::Endpoints { service: service.full_name.into(), ports: vec![mapping], endpoints: vec![endpoint] })
 }

@@ -1,13 +1,14 @@
 //! Requests of the application. Each is decided for itself, so a new configuration holds on open connections too.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::header::{CONNECTION, HeaderValue};
 use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode, Version};
-use fsm_proxy_config::{Connection, Decision, Forward, RequestHead, Snapshot, decide};
+use fsm_proxy_config::traffic::{Algorithm, hash::key_of};
+use fsm_proxy_config::{Backend, Connection, Decision, RequestHead, Snapshot, decide};
 use smallvec::SmallVec;
 
 use crate::context::{Context, Place};
@@ -26,6 +27,15 @@ const ATTEMPTS: usize = 4;
 pub struct Outbound {
     context: Arc<Context>,
     destination: SocketAddr,
+    /// Where the connection came from.
+    source: IpAddr,
+}
+
+/// Where a request goes.
+struct Route<'s> {
+    backend: Backend<'s>,
+    /// For consistent hashing.
+    key: Option<u64>,
 }
 
 /// A request that is ready to leave.
@@ -38,9 +48,9 @@ struct Leaving<'s> {
 }
 
 impl Outbound {
-    /// For requests to `destination`.
-    pub fn new(context: Arc<Context>, destination: SocketAddr) -> Self {
-        Self { context, destination }
+    /// For requests from `source` to `destination`.
+    pub fn new(context: Arc<Context>, source: IpAddr, destination: SocketAddr) -> Self {
+        Self { context, destination, source }
     }
 
     async fn answer(&self, mut request: Box<Request<Body>>) -> Result<Response<Body>, Reply> {
@@ -55,40 +65,58 @@ impl Outbound {
         let upgrade = upgrade.then(|| Downstream::of(&mut request));
         let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
         match decision {
-            Decision::Forward(forward) => self.to_service(leaving, forward, place).await,
-            Decision::Passthrough(_) => self.to_destination(leaving, place).await,
-            Decision::Refuse(refusal) => Err(Reply::refused(&refusal)),
-            Decision::Allow(_) => Err(Reply::not_ready()),
+            Ok((service, route)) => self.to_service(leaving, service, route, place).await,
+            Err(Decision::Passthrough(_)) => self.to_destination(leaving, place).await,
+            Err(Decision::Refuse(refusal)) => Err(Reply::refused(&refusal)),
+            Err(Decision::Forward(_) | Decision::Allow(_)) => Err(Reply::not_ready()),
         }
     }
 
-    fn decide<'s>(&self, snapshot: &'s Snapshot, parts: &Parts) -> Decision<'s> {
-        decide(snapshot, &Connection::Outbound { destination: self.destination }, Some(&RequestHead::of(parts)))
+    /// The service that is addressed and the way to it, or what else happens.
+    fn decide<'s>(&self, snapshot: &'s Snapshot, parts: &Parts) -> Result<(&'s str, Route<'s>), Decision<'s>> {
+        let head = RequestHead::of(parts);
+        let forward = match decide(snapshot, &Connection::Outbound { destination: self.destination }, Some(&head)) {
+            Decision::Forward(forward) => forward,
+            other => return Err(other),
+        };
+        let backend = forward.pick_backend(fastrand::u32(..));
+        let key = match &backend.policy.balancing.algorithm {
+            Algorithm::ConsistentHash { keys } => key_of(keys, Some(&head), Some(self.source)),
+            _ => None,
+        };
+        Ok((&forward.service.name, Route { backend, key }))
     }
 
     async fn to_service(
         &self,
         mut leaving: Leaving<'_>,
-        forward: Forward<'_>,
+        service: &str,
+        route: Route<'_>,
         place: Place,
     ) -> Result<Response<Body>, Reply> {
-        let backend = forward.pick_backend(fastrand::u32(..));
-        let stats = self.context.metrics.requests(Direction::Outbound, &forward.service.name, backend.service);
+        let Route { backend, key } = route;
+        let pool = self.context.balancer.pool(&backend);
+        let stats = self.context.metrics.requests(Direction::Outbound, service, backend.service);
         let timer = stats.begin(leaving.start);
         let mut unreachable: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let Some((endpoint, in_flight)) = self.context.balancer.pick(backend.endpoints, &unreachable) else {
-                break;
-            };
+            let Some(picked) = pool.pick(&backend, key, &unreachable) else { break };
+            let endpoint = picked.endpoint;
+            let begun = pool.measures().then(Instant::now);
             let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
             match self.send(peer, leaving).await {
-                Ok(response) => return Ok(finish(response, timer, (Some(in_flight), place))),
+                Ok(response) => {
+                    if let Some(begun) = begun {
+                        pool.answered(&picked, begun.elapsed(), response.status().is_server_error());
+                    }
+                    return Ok(finish(response, timer, (Some(picked.in_flight), place)));
+                }
                 Err((error, again)) => {
                     tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
                     if !error.is_of_client() {
                         // It is gone or going: others are preferred for a moment.
-                        self.context.balancer.failed(endpoint.address);
+                        pool.unreachable(&picked);
                     }
                     if matches!(error, UpstreamError::Dial(_)) {
                         unreachable.push(endpoint.address);

@@ -4,7 +4,7 @@ mod http;
 mod leg;
 mod opaque;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use opaque::Opened;
 /// Serves one connection that the application made. What comes after another has a place of its own, so that an idle
 /// connection takes no more room than what it waits for.
 pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accepted: Accepted) {
-    let Accepted { mut stream, permit: _permit, .. } = accepted;
+    let Accepted { mut stream, peer, permit: _permit } = accepted;
     let _open = context.metrics.captured.open();
     let destination = match original_dst.of(&stream) {
         Ok(destination) => destination,
@@ -42,7 +42,7 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
         None => (Sniffed::Opaque, Bytes::new()),
         Some(timeout) => match sniff(&mut stream, timeout).await {
             Ok((Sniffed::Opaque, head)) if head.is_empty() => {
-                match Box::pin(silent(&context, &mut stream, destination)).await {
+                match Box::pin(silent(&context, &mut stream, peer.ip(), destination)).await {
                     Some(Late::Client(sniffed, head)) => (sniffed, head),
                     Some(Late::Opaque(opened, heard)) => {
                         return Box::pin(opened.carry(Rewind::new(Bytes::new(), stream), heard)).await;
@@ -55,7 +55,7 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
         },
     };
     let stream = Rewind::new(head, stream);
-    let answer = Outbound::new(Arc::clone(&context), destination);
+    let answer = Outbound::new(Arc::clone(&context), peer.ip(), destination);
     match sniffed {
         // Where HTTP is declared, what is like it but isn't is refused as bad HTTP, and reaches no application as raw bytes.
         Sniffed::Opaque if first == FirstBytes::Http => {
@@ -63,7 +63,7 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
         }
         Sniffed::Http1 => Box::pin(serve_http1(stream, answer, idle, &context.limits, &context.drain)).await,
         Sniffed::Http2 => Box::pin(serve_http2(stream, answer, &context.limits, &context.drain)).await,
-        Sniffed::Tls | Sniffed::Opaque => Box::pin(opaque::connection(&context, stream, destination)).await,
+        Sniffed::Tls | Sniffed::Opaque => Box::pin(opaque::connection(&context, stream, peer.ip(), destination)).await,
     }
 }
 
@@ -79,8 +79,8 @@ enum Late {
 ///
 /// The server is connected to without knowing what for, as it may be the one who speaks first; if it may not be reached
 /// that way, the client still may have a request that is allowed.
-async fn silent(context: &Context, stream: &mut TcpStream, destination: SocketAddr) -> Option<Late> {
-    let Ok(mut opened) = opaque::open(context, destination).await else {
+async fn silent(context: &Context, stream: &mut TcpStream, source: IpAddr, destination: SocketAddr) -> Option<Late> {
+    let Ok(mut opened) = opaque::open(context, source, destination).await else {
         let (sniffed, head) = sniff(stream, None).await.ok()?;
         return Some(Late::Client(sniffed, head));
     };

@@ -1,9 +1,10 @@
 //! Connections whose bytes are carried as they are.
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use fsm_proxy_config::traffic::{Algorithm, hash::key_of};
 use fsm_proxy_config::{Connection, Decision, Endpoint, Forward, Refusal, Snapshot, decide};
 use smallvec::SmallVec;
 use tokio::io::AsyncReadExt;
@@ -50,8 +51,8 @@ impl Closed {
 }
 
 /// Carries one connection to where it was going.
-pub async fn connection(context: &Context, stream: Rewind<TcpStream>, destination: SocketAddr) {
-    match Box::pin(open(context, destination)).await {
+pub async fn connection(context: &Context, stream: Rewind<TcpStream>, source: IpAddr, destination: SocketAddr) {
+    match Box::pin(open(context, source, destination)).await {
         Ok(opened) => opened.carry(stream, Bytes::new()).await,
         Err(closed) => {
             tracing::info!(%destination, reason = %closed, "an outbound connection is refused");
@@ -62,11 +63,11 @@ pub async fn connection(context: &Context, stream: Rewind<TcpStream>, destinatio
 }
 
 /// Opens the way to `destination`, before any byte is known.
-pub async fn open(context: &Context, destination: SocketAddr) -> Result<Opened, Closed> {
+pub async fn open(context: &Context, source: IpAddr, destination: SocketAddr) -> Result<Opened, Closed> {
     let snapshot = context.snapshots.load_full().ok_or(Closed::NotReady)?;
     let settings = snapshot.settings();
     match decide(&snapshot, &Connection::Outbound { destination }, None) {
-        Decision::Forward(forward) => to_service(context, &snapshot, forward).await,
+        Decision::Forward(forward) => to_service(context, &snapshot, source, forward).await,
         Decision::Passthrough(_) => {
             let stream =
                 context.upstream.tcp(destination, settings.connect_timeout).await.map_err(UpstreamError::from)?;
@@ -79,26 +80,45 @@ pub async fn open(context: &Context, destination: SocketAddr) -> Result<Opened, 
     }
 }
 
-async fn to_service(context: &Context, snapshot: &Snapshot, forward: Forward<'_>) -> Result<Opened, Closed> {
+async fn to_service(
+    context: &Context,
+    snapshot: &Snapshot,
+    source: IpAddr,
+    forward: Forward<'_>,
+) -> Result<Opened, Closed> {
     let backend = forward.pick_backend(fastrand::u32(..));
+    let key = match &backend.policy.balancing.algorithm {
+        Algorithm::ConsistentHash { keys } => key_of(keys, None, Some(source)),
+        _ => None,
+    };
+    let pool = context.balancer.pool(&backend);
     let settings = snapshot.settings();
     let mut tried: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
     let mut last = Closed::NotReady;
     while tried.len() < ATTEMPTS {
-        let Some((endpoint, in_flight)) = context.balancer.pick(backend.endpoints, &tried) else { break };
-        match leg(context, endpoint, settings.connect_timeout).await {
+        let Some(picked) = pool.pick(&backend, key, &tried) else { break };
+        let begun = pool.measures().then(Instant::now);
+        match leg(context, picked.endpoint, settings.connect_timeout).await {
             Ok(leg) => {
                 let open = match leg {
                     Leg::Mesh(_) => context.metrics.tunnels_outbound.open(),
                     Leg::Plain(_) => context.metrics.plain_outbound.open(),
                 };
-                return Ok(Opened { leg, _in_flight: Some(in_flight), _open: open, idle: settings.idle_timeout });
+                if let Some(begun) = begun {
+                    pool.answered(&picked, begun.elapsed(), false);
+                }
+                return Ok(Opened {
+                    leg,
+                    _in_flight: Some(picked.in_flight),
+                    _open: open,
+                    idle: settings.idle_timeout,
+                });
             }
             // The server's policy speaks for all of its replicas.
             Err(error @ UpstreamError::Tunnel { .. }) => return Err(error.into()),
             Err(error) => {
-                context.balancer.failed(endpoint.address);
-                tried.push(endpoint.address);
+                pool.unreachable(&picked);
+                tried.push(picked.endpoint.address);
                 context.metrics.retries.add(1);
                 last = error.into();
             }

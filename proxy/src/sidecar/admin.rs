@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::Bound;
 use crate::context::Context;
 use crate::control::admin::DataPath;
+use crate::upstream::MemberState;
 
 /// A sidecar's counters and listeners.
 pub struct View {
@@ -23,7 +24,7 @@ impl DataPath for View {
         json!(self.bound)
     }
 
-    fn load(&self, endpoint: SocketAddr) -> usize {
-        self.context.balancer.in_flight(endpoint) as usize
+    fn endpoint(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState> {
+        self.context.balancer.state(service, port, address)
     }
 }

@@ -195,6 +195,7 @@ async fn keep(context: Weak<Context>) {
         context.upstream.tidy();
         let snapshot = context.snapshots.load_full();
         if let Some(snapshot) = snapshot.filter(|now| !judged_by.as_ref().is_some_and(|by| Arc::ptr_eq(by, now))) {
+            context.balancer.tidy(&snapshot);
             let ended = context.allowed.judge(&snapshot);
             if ended > 0 {
                 tracing::info!(ended, seq = snapshot.seq(), "open connections are no longer allowed, and were ended");

@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
 
-pub use balance::{Balancer, InFlight};
+pub use balance::{Balancer, InFlight, MemberState};
 pub use dial::{DialError, Dialer};
 pub use upgrade::Asking;
 

@@ -33,5 +33,5 @@ pub fn endpoint(catalog: &Catalog, endpoint: &Endpoint) -> Option<proto::Endpoin
         true => catalog.mesh().identity(&pod.account)?.to_string(),
         false => String::new(),
     };
-    Some(proto::Endpoint { address, identity, pod: name.text().to_owned(), zone })
+    Some(proto::Endpoint { address, identity, pod: name.text().to_owned(), zone, weight: None })
 }

@@ -81,7 +81,7 @@ fn to_endpoint<'s>(
         trace.step(|| "the pod has no proxy".to_owned());
         return Ok(Decision::Passthrough(Passthrough::Unmeshed(endpoint)));
     }
-    Ok(Decision::Forward(Forward { service, port, split: None, to: To::Pinned(&behind.pool, endpoint) }))
+    Ok(Decision::Forward(Forward { service, port, split: None, to: To::Pinned(&behind.pool, first.endpoint) }))
 }
 
 /// The service and port that the Host header names.

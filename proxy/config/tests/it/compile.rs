@@ -1,9 +1,12 @@
 //! What cannot be used is refused as a whole, with the resource and the field.
 
-use fsm_proxy_config::proto::{Endpoint, Endpoints, PortMapping, Service, ServicePort};
-use fsm_proxy_config::{Entry, Kind, Resource, Snapshot, check};
+use fsm_proxy_config::proto::{
+    BalancerAlgorithm, Endpoint, Endpoints, HashKey, LoadBalancer, PortMapping, Service, ServicePort, SlowStart,
+    TrafficPolicy, ZoneClients, ZonePreference, hash_key,
+};
+use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check};
 
-use crate::mesh::{BUYER, Mesh, http, name, outbound, route, sentence};
+use crate::mesh::{BUYER, Mesh, http, name, outbound, route, sentence, with_decision};
 
 fn error(mesh: Mesh) -> String {
     Snapshot::compile(mesh.set).unwrap_err().to_string()
@@ -40,6 +43,67 @@ fn an_invalid_field_is_named() {
 
     let mesh = Mesh::new().target("a/b", &[BUYER, "admin"], vec![]);
     assert!(error(mesh).starts_with("InboundPolicy/a/b: sources[1]: \"admin\" is not a workload identity"));
+}
+
+#[test]
+fn an_invalid_traffic_policy_is_named_with_a_remedy() {
+    let named = |name: &str, policy: TrafficPolicy| {
+        let mut mesh = Mesh::new();
+        mesh.put(name, Resource::TrafficPolicy(policy));
+        error(mesh)
+    };
+    let balanced = |change: &dyn Fn(&mut LoadBalancer)| {
+        let mut balancer = LoadBalancer::default();
+        change(&mut balancer);
+        named("a/b", TrafficPolicy { load_balancer: Some(balancer) })
+    };
+    let key = |of| HashKey { of: Some(of) };
+    let hash = BalancerAlgorithm::ConsistentHash as i32;
+    let errors = [
+        named("b", TrafficPolicy::default()),
+        named("a/b:http", TrafficPolicy::default()),
+        balanced(&|one| one.algorithm = 99),
+        balanced(&|one| one.algorithm = hash),
+        balanced(&|one| (one.algorithm, one.hash_keys) = (hash, vec![key(hash_key::Of::Header("x y".to_owned()))])),
+        balanced(&|one| (one.algorithm, one.hash_keys) = (hash, vec![key(hash_key::Of::Path(false))])),
+        balanced(&|one| one.hash_keys = vec![key(hash_key::Of::Path(true))]),
+        balanced(&|one| (one.algorithm, one.zones) = (hash, Some(ZonePreference::default()))),
+        balanced(&|one| one.latency_decay_ms = 1),
+        balanced(&|one| one.panic_threshold_percent = Some(101)),
+        balanced(&|one| one.slow_start = Some(SlowStart::default())),
+        balanced(&|one| {
+            let clients = ["z", "z"].map(|zone| ZoneClients { zone: zone.to_owned(), clients: 1 });
+            one.zones = Some(ZonePreference { clients: clients.into() });
+        }),
+    ];
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn a_policy_for_a_port_takes_the_place_of_the_services() {
+    let mut mesh = Mesh::bookstore();
+    let by = |algorithm: BalancerAlgorithm| {
+        let balancer = LoadBalancer { algorithm: algorithm.into(), ..LoadBalancer::default() };
+        Resource::TrafficPolicy(TrafficPolicy { load_balancer: Some(balancer) })
+    };
+    mesh.put("bookstore/bookstore-v1", by(BalancerAlgorithm::RoundRobin));
+    mesh.put("bookstore/bookstore-v2", by(BalancerAlgorithm::RoundRobin));
+    mesh.put("bookstore/bookstore-v2:14001", by(BalancerAlgorithm::PeakEwma));
+    mesh.put("bookstore/bookstore-v1:9", by(BalancerAlgorithm::PeakEwma));
+    let mesh = mesh.split("bookstore/split", "bookstore/bookstore", &[("bookstore/bookstore-v2", 1)], &[]);
+    let snapshot = mesh.snapshot();
+    for (to, name, word) in [
+        ("10.96.0.11:14001", "bookstore/bookstore-v1", "round_robin"),
+        ("10.96.0.12:14001", "bookstore/bookstore-v2:14001", "peak_ewma"),
+        // Through the split, to the backend's port.
+        ("10.96.0.10:14001", "bookstore/bookstore-v2:14001", "peak_ewma"),
+    ] {
+        with_decision(&snapshot, &outbound(to), "", |decision| {
+            let Decision::Forward(forward) = decision else { panic!("{decision}") };
+            let policy = forward.pick_backend(0).policy;
+            assert_eq!((policy.name.as_str(), policy.balancing.algorithm.as_str()), (name, word));
+        });
+    }
 }
 
 #[test]

@@ -100,7 +100,7 @@ impl Mesh {
             address: (*address).to_owned(),
             identity: identity.to_owned(),
             pod: format!("{}-{address}", service.replace('.', "-")),
-            zone: String::new(),
+            ..Endpoint::default()
         });
         let slice = Endpoints {
             service: service.to_owned(),

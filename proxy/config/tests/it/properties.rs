@@ -2,8 +2,8 @@
 
 use fsm_proxy_config::proto::inbound_rule::Route;
 use fsm_proxy_config::proto::{
-    Backend, Endpoint, Endpoints, HeaderMatch, HttpMatch, InboundPolicy, InboundRule, PortMapping, RouteGroup,
-    RouteGroupRef, Service, ServicePort, Settings, Split, TcpRoute,
+    Backend, Endpoint, Endpoints, HeaderMatch, HttpMatch, InboundPolicy, InboundRule, LoadBalancer, PortMapping,
+    RouteGroup, RouteGroupRef, Service, ServicePort, Settings, Split, TcpRoute, TrafficPolicy,
 };
 use fsm_proxy_config::{
     ConfigSet, Connection, Decision, Entry, Kind, RequestHead, Resource, ResourceName, Snapshot, SpiffeId, Update,
@@ -87,6 +87,10 @@ fn resource() -> impl Strategy<Value = Resource> {
         vec(port(), 0..3).prop_map(|ports| Resource::TcpRoute(TcpRoute { ports })),
         (vec(text(&IDENTITIES), 0..3), vec(rule(), 0..3))
             .prop_map(|(sources, rules)| Resource::InboundPolicy(InboundPolicy { sources, rules })),
+        (0..5i32, proptest::option::of(0u32..120)).prop_map(|(algorithm, panic_threshold_percent)| {
+            let balancer = LoadBalancer { algorithm, panic_threshold_percent, ..LoadBalancer::default() };
+            Resource::TrafficPolicy(TrafficPolicy { load_balancer: Some(balancer) })
+        }),
     ]
 }
 

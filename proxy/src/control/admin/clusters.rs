@@ -10,12 +10,15 @@ pub(super) fn json(snapshot: &Snapshot, data_path: &dyn DataPath) -> Value {
         let endpoints: Vec<Value> = endpoints
             .iter()
             .map(|endpoint| {
+                let state = data_path.endpoint(&service.name, port.number, endpoint.address);
                 json!({
                     "address": endpoint.address,
                     "identity": endpoint.identity,
                     "pod": endpoint.pod,
                     "zone": endpoint.zone,
-                    "under_way": data_path.load(endpoint.address),
+                    "weight": endpoint.weight,
+                    "under_way": state.as_ref().map_or(0, |state| state.in_flight),
+                    "balancing": state,
                 })
             })
             .collect();

@@ -32,6 +32,7 @@ use tokio::sync::watch;
 use super::State;
 use crate::Snapshots;
 use crate::tls::{Identity, MeshTls};
+use crate::upstream::MemberState;
 
 /// The admin port of every sidecar.
 pub const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
@@ -42,8 +43,8 @@ pub trait DataPath: Send + Sync + 'static {
     fn stats(&self) -> Value;
     /// The addresses that are listened on, by purpose.
     fn listeners(&self) -> Value;
-    /// Requests and connections under way to an endpoint, as load balancing counts them.
-    fn load(&self, endpoint: SocketAddr) -> usize;
+    /// An endpoint of a service port as load balancing sees it; none if nothing went to that port yet.
+    fn endpoint(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState>;
 }
 
 /// Where the answers come from.

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::upstream::MemberState;
+
 use super::{Admin, DataPath, serve};
 use crate::Snapshots;
 use crate::control::State;
@@ -32,8 +34,10 @@ impl DataPath for Loads {
         json!({ "outbound": ["127.0.0.1:15001"] })
     }
 
-    fn load(&self, endpoint: SocketAddr) -> usize {
-        usize::from(endpoint.port() == 14001) * 2
+    fn endpoint(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState> {
+        assert_eq!((service, port), ("bookstore/bookstore", 14001));
+        let state = MemberState { in_flight: 2, latency_ms: Some(1.5), weight: 1, unreachable: false };
+        (address.port() == 14001).then_some(state)
     }
 }
 

@@ -86,7 +86,7 @@ impl Resources {
             address: address.ip().to_string(),
             identity: identity.into(),
             pod: "shop/store-1".into(),
-            zone: String::new(),
+            ..proto::Endpoint::default()
         });
         let endpoints = proto::Endpoints {
             service: service.into(),

@@ -1,7 +1,9 @@
 //! Sidecars on loopback addresses, with real sockets, certificates and applications.
 
 mod app;
+mod balancing;
 mod client;
+mod fleet;
 mod floods;
 mod http;
 mod journey;

@@ -1,0 +1,135 @@
+//! From the message to [`TrafficPolicy`]: every field is checked on its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::{Algorithm, Balancing, HashKey, SlowStart, TrafficPolicy, Zones};
+use crate::parse::{At, Result};
+use crate::proto;
+
+/// The service that the policy is for, and the port if it is for one only, by the resource's name.
+pub(crate) fn applies_to(at: At<'_>) -> Result<(String, Option<u16>)> {
+    let name = &at.0.name;
+    let (service, port) = match name.rsplit_once(':') {
+        None => (name.as_str(), None),
+        Some((service, port)) => match port.parse() {
+            Ok(port) if port > 0 => (service, Some(port)),
+            _ => return Err(at.invalid("name", format!("\"{port}\" is not a port: expected 1 to 65535"))),
+        },
+    };
+    match service.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok((service.to_owned(), port)),
+        _ => Err(at.invalid("name", format!("\"{service}\" is not a service: expected <namespace>/<name>[:<port>]"))),
+    }
+}
+
+pub(crate) fn policy(at: At<'_>, message: &proto::TrafficPolicy) -> Result<TrafficPolicy> {
+    Ok(TrafficPolicy {
+        name: at.0.name.clone(),
+        balancing: message.load_balancer.as_ref().map(|one| balancing(at, one)).transpose()?.unwrap_or_default(),
+    })
+}
+
+/// Milliseconds; 0 is what nobody said.
+fn millis(value: u32) -> Option<Duration> {
+    (value > 0).then(|| Duration::from_millis(value.into()))
+}
+
+fn percent(at: At<'_>, field: &str, value: u32) -> Result<u32> {
+    if value > 100 {
+        return Err(at.invalid(field, format!("{value} is not a percentage: expected 0 to 100")));
+    }
+    Ok(value)
+}
+
+fn balancing(at: At<'_>, message: &proto::LoadBalancer) -> Result<Balancing> {
+    let panic_threshold = message.panic_threshold_percent.unwrap_or(Balancing::DEFAULT_PANIC_THRESHOLD_PERCENT);
+    Ok(Balancing {
+        algorithm: algorithm(at, message)?,
+        slow_start: message.slow_start.as_ref().map(|one| slow_start(at, one)).transpose()?,
+        zones: message.zones.as_ref().map(|one| zones(at, one)).transpose()?,
+        panic_threshold_percent: percent(at, "load_balancer.panic_threshold_percent", panic_threshold)?,
+    })
+}
+
+fn algorithm(at: At<'_>, message: &proto::LoadBalancer) -> Result<Algorithm> {
+    use proto::BalancerAlgorithm::{ConsistentHash, LeastRequest, PeakEwma, RoundRobin};
+    let algorithm = proto::BalancerAlgorithm::try_from(message.algorithm).map_err(|_| {
+        let reason = format!("{} is an unknown algorithm; upgrade this proxy", message.algorithm);
+        at.invalid("load_balancer.algorithm", reason)
+    })?;
+    let only = |field: &str, owner: &str| {
+        at.invalid(
+            format!("load_balancer.{field}"),
+            format!("is for {owner} only: remove it, or choose that algorithm"),
+        )
+    };
+    if algorithm != ConsistentHash && !message.hash_keys.is_empty() {
+        return Err(only("hash_keys", "CONSISTENT_HASH"));
+    }
+    if algorithm != PeakEwma && message.latency_decay_ms > 0 {
+        return Err(only("latency_decay_ms", "PEAK_EWMA"));
+    }
+    Ok(match algorithm {
+        LeastRequest => Algorithm::LeastRequest,
+        PeakEwma => {
+            Algorithm::PeakEwma { decay: millis(message.latency_decay_ms).unwrap_or(Balancing::DEFAULT_LATENCY_DECAY) }
+        }
+        RoundRobin => Algorithm::RoundRobin,
+        ConsistentHash => {
+            if message.slow_start.is_some() || message.zones.is_some() {
+                let field = if message.slow_start.is_some() { "slow_start" } else { "zones" };
+                let reason =
+                    "does not go with CONSISTENT_HASH, where the key alone says where a request goes: remove it";
+                return Err(at.invalid(format!("load_balancer.{field}"), reason));
+            }
+            if message.hash_keys.is_empty() {
+                return Err(at.invalid("load_balancer.hash_keys", "is empty: say what to hash, such as a header"));
+            }
+            let keys = message.hash_keys.iter().enumerate().map(|(index, key)| hash_key(at, index, key));
+            Algorithm::ConsistentHash { keys: keys.collect::<Result<_>>()? }
+        }
+    })
+}
+
+fn hash_key(at: At<'_>, index: usize, message: &proto::HashKey) -> Result<HashKey> {
+    use proto::hash_key::Of;
+    let invalid = |reason: String| at.invalid(format!("load_balancer.hash_keys[{index}]"), reason);
+    let named = |what: &str, name: &str| match name {
+        "" => Err(invalid(format!("the name of the {what} is empty"))),
+        name => Ok(name.to_owned()),
+    };
+    match &message.of {
+        Some(Of::Header(name)) => HeaderName::from_bytes(name.as_bytes())
+            .map(HashKey::Header)
+            .map_err(|_| invalid(format!("\"{name}\" is not a header name"))),
+        Some(Of::Cookie(name)) => named("cookie", name).map(HashKey::Cookie),
+        Some(Of::QueryParameter(name)) => named("query parameter", name).map(HashKey::QueryParameter),
+        Some(Of::SourceAddress(true)) => Ok(HashKey::SourceAddress),
+        Some(Of::Path(true)) => Ok(HashKey::Path),
+        Some(Of::SourceAddress(false) | Of::Path(false)) => Err(invalid("false has no meaning: remove the key".into())),
+        None => Err(invalid("unknown kind of key; upgrade this proxy".into())),
+    }
+}
+
+fn slow_start(at: At<'_>, message: &proto::SlowStart) -> Result<SlowStart> {
+    let window = millis(message.window_ms).ok_or_else(|| {
+        at.invalid("load_balancer.slow_start.window_ms", "is 0: say how long it takes, or remove slow_start")
+    })?;
+    let or = |value: u32, default: u32| f64::from(if value == 0 { default } else { value }) / 100.0;
+    percent(at, "load_balancer.slow_start.min_weight_percent", message.min_weight_percent)?;
+    Ok(SlowStart { window, least: or(message.min_weight_percent, 10), aggression: or(message.aggression_percent, 100) })
+}
+
+fn zones(at: At<'_>, message: &proto::ZonePreference) -> Result<Zones> {
+    let mut clients = BTreeMap::new();
+    for (index, one) in message.clients.iter().enumerate() {
+        if clients.insert(one.zone.clone(), one.clients).is_some() {
+            let reason = format!("zone \"{}\" is there twice: say its clients once", one.zone);
+            return Err(at.invalid(format!("load_balancer.zones.clients[{index}].zone"), reason));
+        }
+    }
+    Ok(Zones { own: String::new(), clients })
+}

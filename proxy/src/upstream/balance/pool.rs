@@ -1,0 +1,179 @@
+//! The endpoints of a service port in one configuration, and the choice between them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fsm_proxy_config::model::Endpoint;
+use fsm_proxy_config::traffic::{Algorithm, Balancing, Candidates, Ring, candidates};
+use fsm_proxy_config::{Backend, TrafficPolicy};
+use smallvec::SmallVec;
+
+use super::load::{InFlight, Load};
+use super::member::Member;
+use super::port::Port;
+
+/// What is known about the endpoints of one configuration.
+pub struct Pool {
+    port: Arc<Port>,
+    policy: Arc<TrafficPolicy>,
+    /// In the order of the endpoints.
+    members: Box<[Arc<Member>]>,
+    shares: Shares,
+    ring: Option<Arc<Ring>>,
+}
+
+/// Who may be taken, and how often.
+enum Shares {
+    /// As long as the configuration.
+    Fixed(Candidates),
+    Changing(ArcSwap<Current>),
+}
+
+struct Current {
+    candidates: Candidates,
+    /// Milliseconds of the balancer's clock.
+    until: u64,
+}
+
+/// An endpoint that was chosen, and its place in the count.
+#[derive(Debug)]
+pub struct Picked<'e> {
+    pub endpoint: &'e Endpoint,
+    pub in_flight: InFlight,
+    index: usize,
+}
+
+impl Pool {
+    /// For the endpoints of `backend`; `load` gives the load of an address.
+    pub(super) fn new(port: &Arc<Port>, backend: &Backend<'_>, load: impl FnMut(SocketAddr) -> Arc<Load>) -> Self {
+        let members = port.join(backend.siblings, load);
+        let policy = Arc::clone(backend.policy);
+        let now = port.clock.now();
+        let current = Current::new(&policy.balancing, backend.siblings, &members, now);
+        let shares = match policy.shares_change() {
+            true => Shares::Changing(ArcSwap::from_pointee(current)),
+            false => Shares::Fixed(current.candidates),
+        };
+        let hashes = matches!(policy.balancing.algorithm, Algorithm::ConsistentHash { .. });
+        let ring = hashes.then(|| port.ring(backend.siblings));
+        Self { port: Arc::clone(port), policy, members, shares, ring }
+    }
+
+    /// The endpoint for the next request or connection. `key` is what consistent hashing goes by, if the request has one.
+    /// `tried` are left out; none is left: none.
+    pub fn pick<'e>(&self, backend: &Backend<'e>, key: Option<u64>, tried: &[SocketAddr]) -> Option<Picked<'e>> {
+        let index = match backend.pinned {
+            Some(index) => Some(index).filter(|_| tried.is_empty()),
+            None => match &self.shares {
+                Shares::Fixed(candidates) => self.choose(candidates, backend.siblings, key, tried),
+                Shares::Changing(current) => {
+                    let now = self.port.clock.now();
+                    if now >= current.load().until {
+                        current.store(Arc::new(Current::new(
+                            &self.policy.balancing,
+                            backend.siblings,
+                            &self.members,
+                            now,
+                        )));
+                    }
+                    self.choose(&current.load().candidates, backend.siblings, key, tried)
+                }
+            },
+        }?;
+        let in_flight = self.members[index].load.enter();
+        Some(Picked { endpoint: &backend.siblings[index], in_flight, index })
+    }
+
+    /// Remembers that an endpoint could not be reached.
+    pub fn unreachable(&self, picked: &Picked<'_>) {
+        self.members[picked.index].load.avoid(self.port.clock);
+    }
+
+    /// Whether the algorithm wants to know how long endpoints take.
+    pub fn measures(&self) -> bool {
+        matches!(self.policy.balancing.algorithm, Algorithm::PeakEwma { .. })
+    }
+
+    /// An endpoint has begun its answer, `latency` after it was asked. An answer that tells of a failure is not fast: it
+    /// may be long, but never makes an endpoint look better than before.
+    pub fn answered(&self, picked: &Picked<'_>, latency: Duration, failure: bool) {
+        let Algorithm::PeakEwma { decay } = self.policy.balancing.algorithm else { return };
+        let now = self.port.clock.now();
+        let known = &self.members[picked.index].load.latency;
+        let before = Duration::from_secs_f32(known.last().unwrap_or_default() / 1000.0);
+        known.observe(if failure { latency.max(before) } else { latency }, now, decay);
+    }
+
+    fn choose(
+        &self,
+        candidates: &Candidates,
+        endpoints: &[Endpoint],
+        key: Option<u64>,
+        tried: &[SocketAddr],
+    ) -> Option<usize> {
+        let draw = || fastrand::u32(..);
+        let is_left = |index: usize| !tried.contains(&endpoints[index].address);
+        let is_well = |index: usize| is_left(index) && !self.members[index].load.is_avoided(self.port.clock);
+        let chosen = match (&self.policy.balancing.algorithm, self.ring.as_ref().zip(key)) {
+            (_, Some((ring, key))) => ring.owner(key, |index| candidates.is_usable(index) && is_well(index)),
+            (Algorithm::RoundRobin, _) => {
+                let turn = self.port.turn.fetch_add(1, Ordering::Relaxed);
+                candidates.in_turn(if candidates.has_zones() { draw() } else { 0 }, turn)
+            }
+            (Algorithm::PeakEwma { decay }, _) => {
+                let now = self.port.clock.now();
+                candidates.less_loaded([draw(), draw(), draw()], |index, other| {
+                    let (load, other) = (&self.members[index].load, &self.members[other].load);
+                    let under_way = f64::from(load.in_flight()) + 1.0;
+                    // One that was never measured is as fast as the other one.
+                    match (load.latency.get(now, *decay), other.latency.get(now, *decay)) {
+                        (Some(latency), Some(_)) => f64::from(latency) * under_way,
+                        _ => under_way,
+                    }
+                })
+            }
+            _ => candidates.less_loaded([draw(), draw(), draw()], |index, _| self.under_way(index)),
+        };
+        match chosen {
+            Some(index) if is_well(index) => Some(index),
+            _ => {
+                let among = |good: &dyn Fn(usize) -> bool| {
+                    let usable = (0..endpoints.len()).filter(|index| candidates.is_usable(*index) && good(*index));
+                    self.less_loaded(&usable.collect::<SmallVec<[usize; 16]>>())
+                };
+                among(&is_well).or_else(|| among(&is_left))
+            }
+        }
+    }
+
+    fn under_way(&self, index: usize) -> f64 {
+        f64::from(self.members[index].load.in_flight())
+    }
+
+    /// Of two of these, the less loaded: what is left when the first choice cannot be taken.
+    fn less_loaded(&self, left: &[usize]) -> Option<usize> {
+        let [first, second] =
+            candidates::two_of(left.len(), [fastrand::u32(..), fastrand::u32(..)])?.map(|at| left[at]);
+        Some(if self.under_way(second) < self.under_way(first) { second } else { first })
+    }
+}
+
+impl Current {
+    fn new(balancing: &Balancing, endpoints: &[Endpoint], members: &[Arc<Member>], now: u64) -> Self {
+        let mut until = u64::MAX;
+        let known = endpoints.iter().zip(members).map(|(endpoint, member)| {
+            let age = match &balancing.slow_start {
+                Some(slow_start) => member.age(now).filter(|age| *age < slow_start.window).inspect(|_| {
+                    until = until.min(now + slow_start.step().as_millis() as u64);
+                }),
+                None => None,
+            };
+            candidates::Member { weight: endpoint.weight, zone: &endpoint.zone, healthy: true, age }
+        });
+        let known: Vec<_> = known.collect();
+        Self { candidates: Candidates::new(balancing, &known), until }
+    }
+}
