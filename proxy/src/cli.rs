@@ -1,21 +1,13 @@
 //! The program `fsm-proxy`.
 
+mod life;
+
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
 
-use crate::control::admin::{self, ADMIN_ADDRESS, Admin};
-use crate::control::{Control, Environment};
-use crate::limits::Limits;
-use crate::sidecar::{Config, Resolver, Sidecar, Sources};
-use crate::telemetry::Telemetry;
-use crate::tls::MeshTls;
-
-/// How long after a start connections wait for the first certificate, rather than being refused.
-const START_PATIENCE: Duration = Duration::from_secs(5);
+use crate::control::Environment;
 
 /// The data plane of FSM.
 #[derive(Debug, ClapArgs)]
@@ -38,6 +30,13 @@ struct SidecarArgs {
     /// How long requests under way may take to finish after SIGTERM, in seconds.
     #[arg(long, env = "FSM_PROXY_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 30)]
     drain_seconds: u64,
+    /// How long everything is served as before after SIGTERM, new connections too, before the above begins, in seconds.
+    #[arg(long, env = "FSM_PROXY_GRACE_SECONDS", value_name = "SECONDS", default_value_t = 0)]
+    grace_seconds: u64,
+    /// Take the place of a proxy that serves the same workload here already, without refusing a connection, and let another one
+    /// take the place of this one. Both run in the same container as the same user.
+    #[arg(long, env = "FSM_PROXY_HANDOVER", value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    handover: bool,
     /// Connections that each listener serves at once.
     #[arg(long, env = "FSM_PROXY_MAX_CONNECTIONS", value_name = "N", default_value_t = 16 * 1024)]
     max_connections: usize,
@@ -74,7 +73,7 @@ fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
     let raised = raise_file_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = runtime(args.threads.unwrap_or(cores.min(2)))?;
-    let ended = runtime.block_on(run(args, environment, raised));
+    let ended = runtime.block_on(life::run(args, environment, raised));
     // What is still under way after the drain is not waited for.
     runtime.shutdown_background();
     ended
@@ -94,46 +93,6 @@ pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
     };
     builder.worker_threads(threads.max(1)).thread_name("fsm-proxy").enable_all();
     builder.build().context("cannot start the runtime")
-}
-
-async fn run(args: &SidecarArgs, environment: Environment, raised: std::io::Result<()>) -> anyhow::Result<()> {
-    let _telemetry = Telemetry::start(&args.log, &environment.pod)?;
-    if let Err(error) = raised {
-        tracing::debug!(%error, "the limit of open files stays as it is");
-    }
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
-    let sources = Sources { tls: MeshTls::starting(START_PATIENCE), ..Sources::default() };
-    let config = Config {
-        limits: Limits {
-            connections: args.max_connections,
-            requests: args.max_requests,
-            drain_timeout: Duration::from_secs(args.drain_seconds),
-            ..Limits::default()
-        },
-        pod_ip: args.pod_ip,
-        owner: (args.pod_controller_kind.clone(), args.pod_controller_name.clone()),
-        resolver: Resolver::of_host(),
-        ..Config::default()
-    };
-    let handle = Sidecar::start(config, sources.clone())?;
-    let (identity, controller) = (environment.identity.clone(), environment.controller.clone());
-    let control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
-    let admin =
-        Admin { tls: sources.tls, snapshots: sources.snapshots, state: control.state(), data_path: handle.data_path() };
-    let listener = tokio::net::TcpListener::bind(ADMIN_ADDRESS)
-        .await
-        .with_context(|| format!("cannot listen on {ADMIN_ADDRESS} for the admin port"))?;
-    tokio::spawn(admin::serve(listener, admin));
-    tracing::info!(%identity, %controller, "the sidecar has started");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tracing::info!("ending: requests under way are finished");
-    let finished = handle.drain().await;
-    tracing::info!(finished, "ended");
-    Ok(())
 }
 
 /// Under load some hundred kilobytes are needed and freed many times a second; they are not given back to the kernel and

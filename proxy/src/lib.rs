@@ -15,6 +15,7 @@ pub mod cli;
 mod context;
 pub mod control;
 mod drain;
+pub mod handover;
 mod inbound;
 mod limits;
 pub mod metrics;

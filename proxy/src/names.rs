@@ -60,8 +60,8 @@ impl Resolver {
 }
 
 /// Serves a socket until the sidecar is gone.
-pub async fn serve(context: Arc<Context>, socket: UdpSocket, resolver: Arc<Resolver>) {
-    let (socket, places) = (Arc::new(socket), Arc::new(Semaphore::new(AT_ONCE)));
+pub async fn serve(context: Arc<Context>, socket: Arc<UdpSocket>, resolver: Arc<Resolver>) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut buffer = [0; LONGEST];
     loop {
         let (length, client) = tokio::select! {
@@ -74,10 +74,10 @@ pub async fn serve(context: Arc<Context>, socket: UdpSocket, resolver: Arc<Resol
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
         let query = buffer[..length].to_vec();
-        let (context, socket, resolver) = (Arc::clone(&context), Arc::clone(&socket), Arc::clone(&resolver));
-        tokio::spawn(async move {
+        let (shared, socket, resolver) = (Arc::clone(&context), Arc::clone(&socket), Arc::clone(&resolver));
+        context.drain.spawn(async move {
             let _place = place;
-            let snapshot = context.snapshots.load_full();
+            let snapshot = shared.snapshots.load_full();
             let none = Names::default();
             let names = snapshot.as_ref().map_or(&none, |snapshot| &snapshot.settings().names);
             let servers: Vec<SocketAddr> = match names.upstreams[..] {

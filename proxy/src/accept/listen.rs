@@ -3,13 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::{Inherited, Role};
 use crate::drain::Drain;
 
 const BACKLOG: i32 = 4096;
@@ -49,9 +51,15 @@ pub struct Accepted {
     pub permit: OwnedSemaphorePermit,
 }
 
-/// Binds `address`; `purpose` is for messages. IPv6 sockets take IPv6 only, so that both families can be bound.
-pub fn bind(address: SocketAddr, purpose: &'static str) -> Result<Listener, BindError> {
+/// Binds `address`, unless its socket is inherited. IPv6 sockets take IPv6 only, so that both families can be bound.
+pub fn bind(address: SocketAddr, role: Role, inherited: &mut Inherited) -> Result<Listener, BindError> {
+    let purpose = role.purpose();
+    let inherited = inherited.tcp(role, address);
     let open = || {
+        if let Some(socket) = inherited {
+            socket.set_nonblocking(true)?;
+            return Ok(Listener { socket: TcpListener::from_std(socket)?, address, purpose });
+        }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -67,6 +75,26 @@ pub fn bind(address: SocketAddr, purpose: &'static str) -> Result<Listener, Bind
     open().map_err(|source| BindError { address, purpose, source })
 }
 
+/// Binds `address` for datagrams, unless its socket is inherited.
+pub fn bind_udp(address: SocketAddr, role: Role, inherited: &mut Inherited) -> Result<UdpSocket, BindError> {
+    let inherited = inherited.udp(role, address);
+    let open = || {
+        let socket = match inherited {
+            Some(socket) => socket,
+            None => std::net::UdpSocket::bind(address)?,
+        };
+        socket.set_nonblocking(true)?;
+        UdpSocket::from_std(socket)
+    };
+    open().map_err(|source| BindError { address, purpose: role.purpose(), source })
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl Listener {
     /// The bound address, with the port that the kernel chose if none was asked for.
     pub fn address(&self) -> SocketAddr {
@@ -76,7 +104,7 @@ impl Listener {
     /// Takes connections until the drain begins, and serves each in a task of its own that the drain waits for.
     ///
     /// When `slots` are used up, connections wait in the kernel's backlog.
-    pub async fn serve<F, Fut>(self, slots: Arc<Semaphore>, drain: Drain, serve: F)
+    pub async fn serve<F, Fut>(&self, slots: Arc<Semaphore>, drain: Drain, serve: F)
     where
         F: Fn(Accepted) -> Fut,
         Fut: Future<Output = ()> + Send + 'static,

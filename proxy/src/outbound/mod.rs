@@ -40,7 +40,7 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
     };
     let (sniffed, head) = match wait(first, context.limits.sniff_timeout) {
         None => (Sniffed::Opaque, Bytes::new()),
-        Some(timeout) => match sniff(&mut stream, timeout).await {
+        Some(timeout) => match begun(&context, sniff(&mut stream, timeout)).await {
             Ok((Sniffed::Opaque, head)) if head.is_empty() => {
                 match Box::pin(silent(&context, &mut stream, peer.ip(), destination)).await {
                     Some(Late::Client(sniffed, head)) => (sniffed, head),
@@ -67,6 +67,14 @@ pub async fn connection(context: Arc<Context>, original_dst: OriginalDst, accept
     }
 }
 
+/// Waits for a client to begin. One that has not begun when the drain wants its connection is not waited for.
+async fn begun<T>(context: &Context, first: impl Future<Output = std::io::Result<T>>) -> std::io::Result<T> {
+    tokio::select! {
+        first = first => first,
+        () = context.drain.idle_ended() => Err(std::io::ErrorKind::ConnectionAborted.into()),
+    }
+}
+
 /// What a connection turned out to be whose client was silent at first.
 enum Late {
     /// The client spoke first after all: it had connected ahead of its first request.
@@ -81,7 +89,7 @@ enum Late {
 /// that way, the client still may have a request that is allowed.
 async fn silent(context: &Context, stream: &mut TcpStream, source: IpAddr, destination: SocketAddr) -> Option<Late> {
     let Ok(mut opened) = opaque::open(context, source, destination).await else {
-        let (sniffed, head) = sniff(stream, None).await.ok()?;
+        let (sniffed, head) = begun(context, sniff(stream, None)).await.ok()?;
         return Some(Late::Client(sniffed, head));
     };
     tokio::select! {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -56,7 +57,7 @@ async fn rest<T: AsyncRead + Unpin>(io: &mut T, timeout: Option<Duration>, drain
             Ok(read) => Some(Bytes::copy_from_slice(&first[..read])),
         },
         () = tokio::time::sleep(timeout.unwrap_or_default()), if timeout.is_some() => None,
-        () = drain.started() => None,
+        () = drain.idle_ended() => None,
     }
 }
 
@@ -71,7 +72,7 @@ async fn until_rest<T>(
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let traffic = Arc::new(Traffic::default());
+    let traffic = Arc::new(Traffic::until(drain));
     let io = Told::new(io, Arc::clone(&traffic));
     let counted = Arc::clone(&traffic);
     let service = service_fn(move |request| {
@@ -82,7 +83,12 @@ where
             let mut response = answer.request(request).await;
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => under_way.switched(),
-                _ => response.body_mut().attach(under_way),
+                _ => {
+                    if under_way.is_last() {
+                        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    response.body_mut().attach(under_way);
+                }
             }
             Ok::<_, Infallible>(response)
         })
@@ -96,7 +102,7 @@ where
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
     let mut look = pin!(tokio::time::sleep(LOOK_EVERY));
-    let mut draining = pin!(drain.started());
+    let mut draining = pin!(drain.idle_ended());
     let (mut moves, mut ending) = (0, false);
     let ended = poll_fn(|cx| {
         if !ending && draining.as_mut().poll(cx).is_ready() {

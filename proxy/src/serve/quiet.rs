@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::drain::Drain;
+
 /// What is going on on one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traffic {
     /// Requests whose answers have not come to their end.
     under_way: AtomicUsize,
@@ -19,6 +21,8 @@ pub struct Traffic {
     blocked: AtomicBool,
     /// The connection became one of another protocol.
     switched: AtomicBool,
+    /// The drain has begun.
+    ending: Arc<AtomicBool>,
 }
 
 /// One request, until dropped.
@@ -26,6 +30,17 @@ pub struct Traffic {
 pub struct UnderWay(Arc<Traffic>);
 
 impl Traffic {
+    /// None yet.
+    pub fn until(drain: &Drain) -> Self {
+        Self {
+            under_way: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
+            blocked: AtomicBool::new(false),
+            switched: AtomicBool::new(false),
+            ending: drain.begun(),
+        }
+    }
+
     /// Counts a request until the value is dropped.
     pub fn begin(self: &Arc<Self>) -> UnderWay {
         self.under_way.fetch_add(1, Ordering::Relaxed);
@@ -50,6 +65,11 @@ impl Traffic {
 }
 
 impl UnderWay {
+    /// Whether no other request is to follow on the connection.
+    pub fn is_last(&self) -> bool {
+        self.0.ending.load(Ordering::Relaxed)
+    }
+
     /// The request was the last one: its connection never rests again.
     pub fn switched(self) {
         self.0.switched.store(true, Ordering::Relaxed);

@@ -2,18 +2,20 @@
 
 mod addresses;
 mod admin;
+mod sockets;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 
-use crate::accept::{Accepted, BindError, Listener, OriginalDst, bind};
+use crate::accept::{Accepted, BindError, Inherited, Listener, OriginalDst, Role};
 use crate::context::{Context, Snapshots};
 use crate::control::admin::DataPath;
 use crate::drain::Drain;
@@ -25,6 +27,7 @@ use crate::upstream::{Balancer, Upstream};
 use crate::{inbound, metrics, names, outbound, probe};
 
 pub use addresses::{Addresses, MESH_PORT, OWN_PORTS};
+use sockets::{Lent, Sockets};
 
 /// How often idle connections are looked through, and open ones judged if the configuration has changed.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
@@ -70,6 +73,15 @@ pub struct Sources {
 pub struct Handle {
     context: Arc<Context>,
     bound: Bound,
+    lent: Lent,
+}
+
+/// A sidecar whose sockets are bound, and that does not serve yet.
+pub struct Prepared {
+    handle: Handle,
+    sockets: Sockets,
+    original_dst: OriginalDst,
+    resolver: Resolver,
 }
 
 /// The addresses that a sidecar listens on, one for each address asked for.
@@ -90,21 +102,14 @@ pub struct Sidecar;
 impl Sidecar {
     /// Binds all listeners, then serves until the handle is drained. Needs a tokio runtime.
     pub fn start(config: Config, sources: Sources) -> Result<Handle, BindError> {
+        Ok(Self::prepare(config, sources, &mut Inherited::default())?.serve())
+    }
+
+    /// Binds all listeners that are not inherited. Needs a tokio runtime.
+    pub fn prepare(config: Config, sources: Sources, inherited: &mut Inherited) -> Result<Prepared, BindError> {
         let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner, resolver } = config;
-        let outbound = bind_all(&addresses.outbound, "connections of the application")?;
-        let capture = bind_all(&addresses.capture, "captured inbound connections")?;
-        let mesh = bind_all(&addresses.mesh, "connections of other proxies")?;
-        let metrics = bind_all(&addresses.metrics, "metrics")?;
-        let probes = bind_all(&addresses.probes, "probes")?;
-        let names = bind_names(&addresses.names)?;
-        let bound = Bound {
-            outbound: outbound.iter().map(Listener::address).collect(),
-            capture: capture.iter().map(Listener::address).collect(),
-            mesh: mesh.iter().map(Listener::address).collect(),
-            metrics: metrics.iter().map(Listener::address).collect(),
-            probes: probes.iter().map(Listener::address).collect(),
-            names: names.iter().filter_map(|socket| socket.local_addr().ok()).collect(),
-        };
+        let sockets = Sockets::bind(&addresses, inherited)?;
+        let bound = sockets.bound();
         let counters = Arc::new(Metrics::default());
         let context = Arc::new(Context {
             upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, &counters),
@@ -120,57 +125,42 @@ impl Sidecar {
             owner,
             own_ports: bound.ports(),
         });
-        serve(&context, outbound, move |context, accepted| outbound::connection(context, original_dst, accepted));
-        serve(&context, mesh, inbound::connection);
+        let handle = Handle { context, bound, lent: sockets.lent() };
+        Ok(Prepared { handle, sockets, original_dst, resolver })
+    }
+}
+
+impl Prepared {
+    /// What it will be once it serves.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Takes connections from now on.
+    pub fn serve(self) -> Handle {
+        let Self { handle, sockets, original_dst, resolver } = self;
+        let context = &handle.context;
+        let of = |role| sockets.of(role);
         let captures = Arc::new(inbound::Captures::default());
-        serve(&context, capture, move |context, accepted| inbound::captured(context, Arc::clone(&captures), accepted));
-        serve(&context, metrics, metrics::serve::connection);
-        serve(&context, probes, probe::connection);
+        serve(context, of(Role::Outbound), move |context, accepted| {
+            outbound::connection(context, original_dst, accepted)
+        });
+        serve(context, of(Role::Mesh), inbound::connection);
+        serve(context, of(Role::Capture), move |context, accepted| {
+            inbound::captured(context, Arc::clone(&captures), accepted)
+        });
+        serve(context, of(Role::Metrics), metrics::serve::connection);
+        serve(context, of(Role::Probes), probe::connection);
         let resolver = Arc::new(resolver);
-        for socket in names {
-            tokio::spawn(names::serve(Arc::clone(&context), socket, Arc::clone(&resolver)));
+        for socket in sockets.names() {
+            tokio::spawn(names::serve(Arc::clone(context), Arc::clone(socket), Arc::clone(&resolver)));
         }
-        tokio::spawn(keep(Arc::downgrade(&context)));
-        Ok(Handle { context, bound })
+        tokio::spawn(keep(Arc::downgrade(context)));
+        handle
     }
 }
 
-fn bind_all(addresses: &[SocketAddr], purpose: &'static str) -> Result<Vec<Listener>, BindError> {
-    let mut listeners = Vec::new();
-    for address in addresses {
-        match bind(*address, purpose) {
-            Ok(listener) => listeners.push(listener),
-            // A host without IPv6 is served in IPv4 alone.
-            Err(error) if address.is_ipv6() && !listeners.is_empty() && error.is_missing_family() => {
-                tracing::info!(%error, "continuing without IPv6");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(listeners)
-}
-
-fn bind_names(addresses: &[SocketAddr]) -> Result<Vec<UdpSocket>, BindError> {
-    let bound = |address: &SocketAddr| {
-        let open = || {
-            let socket = std::net::UdpSocket::bind(address)?;
-            socket.set_nonblocking(true)?;
-            UdpSocket::from_std(socket)
-        };
-        open().map_err(|source| BindError { address: *address, purpose: "queries for names", source })
-    };
-    let mut sockets = Vec::new();
-    for address in addresses {
-        match bound(address) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) if address.is_ipv6() && !sockets.is_empty() && error.is_missing_family() => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sockets)
-}
-
-fn serve<F, Fut>(context: &Arc<Context>, listeners: Vec<Listener>, connection: F)
+fn serve<F, Fut>(context: &Arc<Context>, listeners: impl Iterator<Item = Arc<Listener>>, connection: F)
 where
     F: Fn(Arc<Context>, Accepted) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -224,6 +214,21 @@ impl Handle {
     /// Whether there are a certificate and a complete configuration.
     pub fn is_ready(&self) -> bool {
         self.context.is_ready()
+    }
+
+    /// Its sockets, for a proxy that takes its place.
+    ///
+    /// # Errors
+    ///
+    /// When the process has no file descriptors left.
+    pub fn sockets(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
+        self.lent.for_successor()
+    }
+
+    /// Leaves new connections to a successor that has the sockets, and waits for those under way as [`drain`](Self::drain)
+    /// does. Clients find none of their kept connections closed under their hands: they are told with the next answer.
+    pub async fn hand_over(&self) -> bool {
+        self.context.drain.hand_over(self.context.limits.drain_timeout).await
     }
 
     /// Takes no more connections and requests, and waits for those under way, at most as long as the limits say.

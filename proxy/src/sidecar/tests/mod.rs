@@ -1,8 +1,8 @@
 //! Sidecars on loopback addresses, with real sockets, certificates and applications.
 
-mod app;
+pub(crate) mod app;
 mod balancing;
-mod client;
+pub(crate) mod client;
 mod fleet;
 mod floods;
 mod http;
