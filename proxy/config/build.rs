@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             "#[serde(serialize_with = \"crate::json::algorithm\")]",
         )
         .field_attribute(".fsm.config.v1.Settings.names", "#[serde(skip_serializing_if = \"Option::is_none\")]")
+        .field_attribute(".fsm.config.v1.Settings.access_log", "#[serde(skip_serializing_if = \"Option::is_none\")]")
+        .field_attribute(".fsm.config.v1.Settings.tracing", "#[serde(skip_serializing_if = \"Option::is_none\")]")
+        .field_attribute("format", "#[serde(serialize_with = \"crate::json::log_format\")]")
         .field_attribute("protocol", "#[serde(serialize_with = \"crate::json::protocol\")]")
         .compile_fds(set)?;
     for file in files {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use fsm_proxy_config::Snapshot;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::account::Observers;
 use crate::drain::Drain;
 use crate::inbound::Allowed;
 use crate::limits::Limits;
@@ -29,6 +30,8 @@ pub struct Context {
     pub upstream: Upstream,
     pub balancer: Balancer,
     pub metrics: Arc<Metrics>,
+    /// Who is told of single requests.
+    pub observers: Arc<Observers>,
     pub limits: Limits,
     /// Places for requests under way: out of the application, and into it. Apart, as one request may need both.
     pub places: [Arc<Semaphore>; 2],

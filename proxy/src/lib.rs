@@ -11,6 +11,7 @@
 //! ```
 
 pub mod accept;
+mod account;
 pub mod cli;
 mod context;
 pub mod control;
@@ -29,11 +30,13 @@ mod stream;
 pub mod telemetry;
 mod throttle;
 pub mod tls;
+mod trace;
 mod upstream;
 mod websocket;
 
 use fsm_proxy_config::head as headers;
 
+pub use account::Output;
 pub use context::Snapshots;
 pub use limits::Limits;
 pub use metrics::Metrics;

@@ -27,14 +27,16 @@ impl Telemetry {
         if log.try_init().is_err() {
             tracing::debug!("logs were set up already");
         }
-        let endpoint = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").unwrap_or_default();
-        if endpoint.is_empty() {
-            return Ok(Self::default());
-        }
+        let Some(endpoint) = endpoint() else { return Ok(Self::default()) };
         let traces = export_to(&endpoint, pod)?;
         global::set_tracer_provider(traces.clone());
         Ok(Self { traces: Some(traces) })
     }
+}
+
+/// The collector that the environment names.
+pub fn endpoint() -> Option<String> {
+    std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty())
 }
 
 /// Spans go to the collector at `endpoint`, in batches.
@@ -95,46 +97,16 @@ impl Drop for Span {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue, Request, Response};
-    use http_body_util::{BodyExt, Full};
-    use hyper::body::Incoming;
-    use hyper::server::conn::http2;
-    use hyper::service::service_fn;
-    use hyper_util::rt::{TokioExecutor, TokioIo};
-    use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
+pub(crate) mod collector;
 
+#[cfg(test)]
+mod tests {
+    use super::collector::Collector;
     use super::*;
 
     const TRACE_ID: [u8; 16] =
         [0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36];
     const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-    /// A collector: the path and the body of each call.
-    async fn collector() -> (String, mpsc::UnboundedReceiver<(String, Bytes)>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let (received, calls) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
-            let (stream, _) = listener.accept().await.unwrap();
-            let service = service_fn(move |request: Request<Incoming>| {
-                let received = received.clone();
-                async move {
-                    let path = request.uri().path().to_owned();
-                    received.send((path, request.into_body().collect().await?.to_bytes())).unwrap();
-                    let status =
-                        HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
-                    let body = Full::new(Bytes::from_static(&[0; 5])).with_trailers(async move { Some(Ok(status)) });
-                    let answer = Response::builder().header("content-type", "application/grpc").body(body);
-                    Ok::<_, hyper::Error>(answer.unwrap())
-                }
-            });
-            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await.unwrap();
-        });
-        (endpoint, calls)
-    }
 
     fn contains(body: &[u8], part: &[u8]) -> bool {
         body.windows(part.len()).any(|window| window == part)
@@ -142,12 +114,12 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn applying_a_version_is_part_of_the_trace_of_its_change() {
-        let (endpoint, mut calls) = collector().await;
-        let traces = export_to(&endpoint, "bookstore-v1-0").unwrap();
+        let mut collector = Collector::start().await;
+        let traces = export_to(&collector.endpoint, "bookstore-v1-0").unwrap();
         drop(Span::of_tracer(&traces.tracer("test"), TRACEPARENT, "apply", "bookstore/bookstore-v1-0", "42"));
         let telemetry = Telemetry { traces: Some(traces) };
         tokio::task::spawn_blocking(move || drop(telemetry)).await.unwrap();
-        let (path, body) = calls.recv().await.unwrap();
+        let (path, body) = collector.call().await;
         assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
         let parent = [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7];
         for part in

@@ -56,3 +56,12 @@ pub(crate) fn algorithm<S: serde::Serializer>(number: &i32, serializer: S) -> Re
         Err(_) => serializer.serialize_i32(*number),
     }
 }
+
+/// Likewise for the format of the access log.
+pub(crate) fn log_format<S: serde::Serializer>(number: &i32, serializer: S) -> Result<S::Ok, S::Error> {
+    match crate::proto::LogFormat::try_from(*number) {
+        Ok(crate::proto::LogFormat::Json) => serializer.serialize_str("json"),
+        Ok(crate::proto::LogFormat::Text) => serializer.serialize_str("text"),
+        Err(_) => serializer.serialize_i32(*number),
+    }
+}

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::identity::SpiffeId;
 use crate::names::Names;
+use crate::observe::{AccessLog, Tracing};
 use crate::proto;
 
 /// What a port speaks, as declared on the Service (`appProtocol`, or the prefix of the port's name).
@@ -89,6 +90,10 @@ pub struct Settings {
     pub dial_pod_ip: bool,
     /// What the sidecar's DNS server knows by itself.
     pub names: Names,
+    /// Requests and connections are written down.
+    pub access_log: Option<AccessLog>,
+    /// Spans of requests are sent to a collector.
+    pub tracing: Option<Tracing>,
 }
 
 impl Settings {
@@ -107,6 +112,8 @@ impl Default for Settings {
             idle_timeout: None,
             dial_pod_ip: false,
             names: Names::default(),
+            access_log: None,
+            tracing: None,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::identity::SpiffeId;
 use crate::model::{InboundPort, Protocol, Service, ServicePort, Settings, Workload};
 use crate::names::{Names, canonical};
+use crate::observe::{AccessLog, Share, Tracing};
 use crate::proto;
 use crate::resource::{InvalidResource, Resource, ResourceName};
 use crate::route::{HttpMatch, Pattern, RouteGroup};
@@ -58,7 +59,32 @@ pub(crate) fn settings(at: At<'_>, message: &proto::Settings) -> Result<Settings
         idle_timeout: millis(message.idle_timeout_ms),
         dial_pod_ip: message.dial_pod_ip,
         names: message.names.as_ref().map(|message| names(at, message)).transpose()?.unwrap_or_default(),
+        access_log: message.access_log.as_ref().map(|message| access_log(at, message)).transpose()?,
+        tracing: message.tracing.as_ref().map(|message| tracing(at, message)).transpose()?,
     })
+}
+
+fn access_log(at: At<'_>, message: &proto::AccessLog) -> Result<AccessLog> {
+    let format = proto::LogFormat::try_from(message.format).map_err(|_| {
+        at.invalid("access_log.format", format!("{} is no format that this proxy knows", message.format))
+    })?;
+    Ok(AccessLog {
+        format: format.into(),
+        sampled: Share::per_million(message.sampled_per_million),
+        errors_always: message.errors_always,
+    })
+}
+
+fn tracing(at: At<'_>, message: &proto::Tracing) -> Result<Tracing> {
+    let endpoint = Some(&message.endpoint).filter(|endpoint| !endpoint.is_empty());
+    let is_url = |text: &&String| {
+        text.parse::<http::Uri>()
+            .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+    };
+    if let Some(text) = endpoint.filter(|text| !is_url(text)) {
+        return Err(at.invalid("tracing.endpoint", format!("\"{text}\" is not http://host:port")));
+    }
+    Ok(Tracing { endpoint: endpoint.cloned(), sampled: Share::per_million(message.sampled_per_million) })
 }
 
 fn names(at: At<'_>, message: &proto::Names) -> Result<Names> {

@@ -104,6 +104,7 @@ fn config(args: &SidecarArgs) -> Config {
         pod_ip: args.pod_ip,
         owner: (args.pod_controller_kind.clone(), args.pod_controller_name.clone()),
         resolver: Resolver::of_host(),
+        collector: crate::telemetry::endpoint(),
         ..Config::default()
     }
 }

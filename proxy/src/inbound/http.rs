@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, Request, Response, StatusCode, Version};
-use fsm_proxy_config::{Connection, Decision, Protocol, RequestHead, Snapshot, decide};
+use fsm_proxy_config::{Allow, Connection, Decision, Protocol, RequestHead, Snapshot, decide};
 
 use super::Caller;
+use crate::account::Account;
 use crate::context::Context;
 use crate::headers::{self, FSM_HTTP_VERSION, FSM_PORT};
 use crate::metrics::Direction;
@@ -49,27 +50,31 @@ impl Inbound {
         &self.caller
     }
 
-    async fn answer(&self, mut request: Box<Request<Body>>) -> Result<Response<Body>, Reply> {
+    async fn answer(&self, mut request: Box<Request<Body>>, account: &mut Account) -> Result<Response<Body>, Reply> {
         let start = Instant::now();
-        let place = self.context.place(Direction::Inbound)?;
         let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
-        let port = self.port(request.headers())?;
-        let http2 = speaks_http2(&snapshot, port, request.headers());
-        let (open, judged) = with_head(&mut request, |parts| {
+        let port = self.port(request.headers());
+        let http2 = port.as_ref().is_ok_and(|port| speaks_http2(&snapshot, *port, request.headers()));
+        let judged = with_head(&mut request, |parts| {
             // The head as the application will see it, Host included, is the head that is judged.
             let upgrade = headers::for_application(parts);
-            let judged = self.judge(&snapshot, port, parts);
-            let open = judged.is_ok() && upgrade;
-            (open.then(|| self.context.allowed.remember(&self.caller, port, Some(parts))), judged)
+            *account = Account::of_request(&self.context.observers, &snapshot, Direction::Inbound, start, parts);
+            let (place, port) = (self.context.place(Direction::Inbound)?, port?);
+            account.called(&self.caller.identity, service(&snapshot, port));
+            let allow = self.judge(&snapshot, port, parts)?;
+            let open = upgrade.then(|| self.context.allowed.remember(&self.caller, port, Some(parts)));
+            Ok((place, port, allow, open))
         });
-        judged?;
+        let (place, port, allow, open) = judged?;
         let service = service(&snapshot, port);
-        let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
         let application = super::application(&self.context, &snapshot, &self.caller, port);
+        account.allowed(&allow, application);
+        let mut timer = self.context.metrics.requests(Direction::Inbound, service, &self.caller.name).begin(start);
+        account.receives(timer.stats(), request.body_mut());
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
         let answered = if let Some(open) = open {
-            let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked() };
+            let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked(), passed: None };
             let peer = Peer { application, identity: None };
             let switched = Box::pin(upstream.switch(peer, timeout, Asking::of(request, until), http2)).await;
             switched.map_err(|(error, _)| error).map(|mut response| {
@@ -84,6 +89,8 @@ impl Inbound {
                 // The application ended a connection before it began with this request.
                 Err(Failed { error: UpstreamError::Http2 { .. }, request: Some(again) }) => {
                     self.context.metrics.retries.add(1);
+                    timer.retried();
+                    account.retried();
                     Box::pin(upstream.to_application(application, timeout, again)).await.map_err(|failed| failed.error)
                 }
                 answered => answered.map_err(|failed| failed.error),
@@ -91,7 +98,8 @@ impl Inbound {
         };
         let mut response = answered.map_err(|error| Reply::failed(&error))?;
         timer.answered(response.status());
-        response.body_mut().attach((timer, place));
+        let account = std::mem::take(account).answers(timer.stats(), &mut response);
+        response.body_mut().attach((account, timer, place));
         Ok(response)
     }
 
@@ -107,11 +115,13 @@ impl Inbound {
         Ok(port)
     }
 
-    fn judge(&self, snapshot: &Snapshot, port: u16, parts: &Parts) -> Result<(), Reply> {
+    fn judge<'s>(&self, snapshot: &'s Snapshot, port: u16, parts: &Parts) -> Result<Allow<'s>, Reply> {
         let connection = Connection::Inbound { port, peer: Some(self.caller.identity.clone()) };
         match decide(snapshot, &connection, Some(&RequestHead::of(parts))) {
             Decision::Refuse(refusal) => Err(Reply::refused(&refusal)),
-            _ => Ok(()),
+            Decision::Allow(allow) => Ok(allow),
+            // Never inbound.
+            Decision::Forward(_) | Decision::Passthrough(_) => Err(Reply::not_ready()),
         }
     }
 }
@@ -127,7 +137,7 @@ fn speaks_http2(snapshot: &Snapshot, port: u16, headers: &HeaderMap) -> bool {
 }
 
 /// The service that a port belongs to, for metrics.
-fn service(snapshot: &Snapshot, port: u16) -> &str {
+pub fn service(snapshot: &Snapshot, port: u16) -> &str {
     let declared = snapshot.workload().ports.iter().find(|one| one.port == port);
     declared.and_then(|one| one.services.first()).map_or("none", String::as_str)
 }
@@ -138,7 +148,8 @@ impl Answer for Inbound {
 
     async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());
-        match self.answer(request).await {
+        let mut account = Account::default();
+        match self.answer(request, &mut account).await {
             Ok(mut response) => {
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     headers::strip_hop_by_hop(response.headers_mut());
@@ -149,6 +160,7 @@ impl Answer for Inbound {
             }
             Err(reply) => {
                 self.context.metrics.refused(Direction::Inbound, reply.reason);
+                account.refused(&reply);
                 tracing::debug!(caller = %self.caller.name, reason = %reply.text, "a request is refused");
                 reply.into_response(grpc)
             }

@@ -9,13 +9,14 @@ use bytes::Bytes;
 use fsm_proxy_config::{Connection, Decision, decide};
 
 use super::Caller;
-use super::http::Inbound;
+use super::http::{Inbound, service};
+use crate::account::Account;
 use crate::context::Context;
 use crate::headers::FSM_UPGRADE;
-use crate::metrics::Direction;
+use crate::metrics::{ConnectionTimer, Direction};
 use crate::reply::Reply;
 use crate::serve::{Opening, serve_http1};
-use crate::stream::{Begun, Until, carry};
+use crate::stream::{Begun, Passed, Until, Way, carry};
 
 /// Serves one CONNECT stream.
 pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
@@ -34,39 +35,61 @@ pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
         let Ok(tunnel) = opening.accept() else { return };
         return Box::pin(serve_http1(tunnel, inbound.for_port(port), None, &context.limits, &context.drain)).await;
     }
-    match Box::pin(connect(context, inbound.caller(), port)).await {
-        Ok((application, idle)) => {
+    let mut account = Account::default();
+    match Box::pin(connect(context, inbound.caller(), port, &mut account)).await {
+        Ok(Connected { application, timer, idle }) => {
             let open = context.allowed.remember(inbound.caller(), port, None);
-            let until = Until { idle, revoked: open.revoked() };
+            let passed = Passed::new(timer.stats().clone(), Way::Response);
+            let until = Until { idle, revoked: open.revoked(), passed: Some(passed.clone()) };
             let Ok(tunnel) = opening.accept() else { return };
             let _open = context.metrics.tunnels_inbound.open();
             let application = Begun { stream: application, head: Bytes::new(), heard: Bytes::new() };
-            if let Err(error) = carry(application, tunnel, until).await {
+            let carried = carry(application, tunnel, until).await;
+            account.carried(&passed);
+            if let Err(error) = carried {
                 tracing::debug!(%error, "an inbound connection broke off");
+                account.broke_off(&error);
             }
         }
-        Err(reply) => refuse(opening, reply),
+        Err(reply) => {
+            account.refused(&reply);
+            refuse(opening, reply);
+        }
     }
 }
 
-/// The application's side of a tunnel, and how long it may be idle.
+/// A tunnel's other end.
+struct Connected {
+    application: tokio::net::TcpStream,
+    timer: ConnectionTimer,
+    /// How long it may be idle.
+    idle: Option<Duration>,
+}
+
+/// The application's side of a tunnel.
 async fn connect(
     context: &Arc<Context>,
     caller: &Caller,
     port: u16,
-) -> Result<(tokio::net::TcpStream, Option<Duration>), Reply> {
+    account: &mut Account,
+) -> Result<Connected, Reply> {
     let snapshot = context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
+    let service = service(&snapshot, port);
+    *account = Account::of_connection(&context.observers, &snapshot, Direction::Inbound);
+    account.called(&caller.identity, service);
     let connection = Connection::Inbound { port, peer: Some(caller.identity.clone()) };
     if context.own_ports.contains(&port) {
         return Err(super::http::own_port(port));
     }
-    if let Decision::Refuse(refusal) = decide(&snapshot, &connection, None) {
-        return Err(Reply::refused(&refusal));
-    }
     let address = super::application(context, &snapshot, caller, port);
-    let timeout = snapshot.settings().connect_timeout;
-    match context.upstream.tcp(address, timeout).await {
-        Ok(stream) => Ok((stream, snapshot.settings().idle_timeout)),
-        Err(error) => Err(Reply::failed(&error.into())),
+    match decide(&snapshot, &connection, None) {
+        Decision::Refuse(refusal) => return Err(Reply::refused(&refusal)),
+        Decision::Allow(allow) => account.allowed(&allow, address),
+        // Never inbound.
+        Decision::Forward(_) | Decision::Passthrough(_) => return Err(Reply::not_ready()),
     }
+    let timeout = snapshot.settings().connect_timeout;
+    let application = context.upstream.tcp(address, timeout).await.map_err(|error| Reply::failed(&error.into()))?;
+    let timer = context.metrics.requests(Direction::Inbound, service, &caller.name).connect();
+    Ok(Connected { application, timer, idle: snapshot.settings().idle_timeout })
 }

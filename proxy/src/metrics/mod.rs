@@ -14,8 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::Serialize;
 
 pub use histogram::Histogram;
-pub use requests::{RequestStats, RequestTimer};
+pub use requests::{ConnectionTimer, RequestStats, RequestTimer};
 
+use crate::account::{Lines, Spans};
 use requests::RequestTable;
 
 /// Which way traffic goes, seen from the application.
@@ -93,6 +94,9 @@ pub struct Metrics {
     pub handshakes_failed: Counter,
     /// Requests that were sent again, to another endpoint or on a new connection.
     pub retries: Counter,
+    /// Lines of the access log, and spans of requests.
+    pub(crate) lines: Arc<Lines>,
+    pub(crate) spans: Arc<Spans>,
     requests: RequestTable,
     refused: RwLock<BTreeMap<(Direction, &'static str), Arc<Counter>>>,
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::{Counter, Direction, Histogram};
+use crate::stream::{End, Metered, Way};
 
 /// The counters of the requests between two parties.
 #[derive(Debug, Default)]
@@ -16,7 +17,35 @@ pub struct RequestStats {
     classes: [Counter; 6],
     open: AtomicI64,
     retries: Counter,
+    /// Bytes of bodies, from the client and to it.
+    received: Counter,
+    sent: Counter,
     duration: Histogram,
+    /// Opaque connections: how many, how many are open, how long those that ended were.
+    connections: Counter,
+    connections_open: AtomicI64,
+    connections_length: Histogram,
+}
+
+/// One opaque connection, counted as open until dropped.
+#[derive(Debug)]
+pub struct ConnectionTimer {
+    stats: Arc<RequestStats>,
+    start: Instant,
+}
+
+impl ConnectionTimer {
+    /// What it counts for.
+    pub fn stats(&self) -> &Arc<RequestStats> {
+        &self.stats
+    }
+}
+
+impl Drop for ConnectionTimer {
+    fn drop(&mut self) {
+        self.stats.connections_open.fetch_sub(1, Ordering::Relaxed);
+        self.stats.connections_length.record(self.start.elapsed());
+    }
 }
 
 /// One request under way. When dropped, at the end of the response's body, it is counted with its duration.
@@ -32,6 +61,23 @@ impl RequestStats {
     pub fn begin(self: Arc<Self>, start: Instant) -> RequestTimer {
         self.open.fetch_add(1, Ordering::Relaxed);
         RequestTimer { stats: self, start, class: 0 }
+    }
+
+    /// Begins to count an opaque connection.
+    pub fn connect(self: Arc<Self>) -> ConnectionTimer {
+        self.connections.add(1);
+        self.connections_open.fetch_add(1, Ordering::Relaxed);
+        ConnectionTimer { stats: self, start: Instant::now() }
+    }
+
+    /// Opaque connections so far, and those that are open.
+    pub fn connections(&self) -> (u64, i64) {
+        (self.connections.get(), self.connections_open.load(Ordering::Relaxed))
+    }
+
+    /// How long those opaque connections were that have ended.
+    pub fn connections_length(&self) -> &Histogram {
+        &self.connections_length
     }
 
     /// Responses by the first digit of their status; 0: none came.
@@ -54,13 +100,37 @@ impl RequestStats {
         self.retries.get()
     }
 
+    /// Bytes of the bodies of requests.
+    pub fn received_bytes(&self) -> u64 {
+        self.received.get()
+    }
+
+    /// Bytes of the bodies of responses.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent.get()
+    }
+
     /// From a request's head to the end of its response.
     pub fn duration(&self) -> &Histogram {
         &self.duration
     }
 }
 
+impl Metered for RequestStats {
+    fn passed(&self, way: Way, bytes: u64, _end: End) {
+        match way {
+            Way::Request => self.received.add(bytes),
+            Way::Response => self.sent.add(bytes),
+        }
+    }
+}
+
 impl RequestTimer {
+    /// What it counts for.
+    pub fn stats(&self) -> &Arc<RequestStats> {
+        &self.stats
+    }
+
     /// The request is sent again.
     pub fn retried(&self) {
         self.stats.retries.add(1);

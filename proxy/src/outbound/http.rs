@@ -11,6 +11,7 @@ use fsm_proxy_config::traffic::{Algorithm, hash::key_of};
 use fsm_proxy_config::{Backend, Connection, Decision, RequestHead, Snapshot, decide};
 use smallvec::SmallVec;
 
+use crate::account::Account;
 use crate::context::{Context, Place};
 use crate::headers;
 use crate::metrics::{Direction, RequestTimer};
@@ -33,6 +34,8 @@ pub struct Outbound {
 
 /// Where a request goes.
 struct Route<'s> {
+    /// The TrafficSplit that applies.
+    split: Option<&'s str>,
     backend: Backend<'s>,
     /// For consistent hashing.
     key: Option<u64>,
@@ -53,20 +56,23 @@ impl Outbound {
         Self { context, destination, source }
     }
 
-    async fn answer(&self, mut request: Box<Request<Body>>) -> Result<Response<Body>, Reply> {
+    async fn answer(&self, mut request: Box<Request<Body>>, account: &mut Account) -> Result<Response<Body>, Reply> {
         let start = Instant::now();
+        let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
+        let (decision, upgrade) = with_head(&mut request, |parts| {
+            let decision = self.decide(&snapshot, parts);
+            *account = Account::of_request(&self.context.observers, &snapshot, Direction::Outbound, start, parts);
+            (decision, headers::hand_on(parts))
+        });
         if request.method() == Method::CONNECT {
             return Err(Reply::no_tunnels());
         }
         let place = self.context.place(Direction::Outbound)?;
-        let snapshot = self.context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
-        let (decision, upgrade) =
-            with_head(&mut request, |parts| (self.decide(&snapshot, parts), headers::hand_on(parts)));
         let upgrade = upgrade.then(|| Downstream::of(&mut request));
         let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
         match decision {
-            Ok((service, route)) => self.to_service(leaving, service, route, place).await,
-            Err(Decision::Passthrough(_)) => self.to_destination(leaving, place).await,
+            Ok((service, route)) => self.to_service(leaving, service, route, place, account).await,
+            Err(Decision::Passthrough(_)) => self.to_destination(leaving, place, account).await,
             Err(Decision::Refuse(refusal)) => Err(Reply::refused(&refusal)),
             Err(Decision::Forward(_) | Decision::Allow(_)) => Err(Reply::not_ready()),
         }
@@ -84,7 +90,7 @@ impl Outbound {
             Algorithm::ConsistentHash { keys } => key_of(keys, Some(&head), Some(self.source)),
             _ => None,
         };
-        Ok((&forward.service.name, Route { backend, key }))
+        Ok((&forward.service.name, Route { split: forward.split, backend, key }))
     }
 
     async fn to_service(
@@ -93,11 +99,14 @@ impl Outbound {
         service: &str,
         route: Route<'_>,
         place: Place,
+        account: &mut Account,
     ) -> Result<Response<Body>, Reply> {
-        let Route { backend, key } = route;
+        let Route { split, backend, key } = route;
         let pool = self.context.balancer.pool(&backend);
         let stats = self.context.metrics.requests(Direction::Outbound, service, backend.service);
         let timer = stats.begin(leaving.start);
+        account.forwarded(service, split, &backend);
+        account.receives(timer.stats(), leaving.request.body_mut());
         let mut unreachable: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
         let mut last = None;
         for _ in 0..ATTEMPTS {
@@ -105,12 +114,13 @@ impl Outbound {
             let endpoint = picked.endpoint;
             let begun = pool.measures().then(Instant::now);
             let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
+            account.sent_to(endpoint);
             match self.send(peer, leaving).await {
                 Ok(response) => {
                     if let Some(begun) = begun {
                         pool.answered(&picked, begun.elapsed(), response.status().is_server_error());
                     }
-                    return Ok(finish(response, timer, (Some(picked.in_flight), place)));
+                    return Ok(finish(response, timer, std::mem::take(account), (Some(picked.in_flight), place)));
                 }
                 Err((error, again)) => {
                     tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
@@ -126,6 +136,7 @@ impl Outbound {
                     leaving = again;
                     self.context.metrics.retries.add(1);
                     timer.retried();
+                    account.retried();
                 }
             }
         }
@@ -133,13 +144,20 @@ impl Outbound {
         Err(last.unwrap_or_else(Reply::not_ready))
     }
 
-    async fn to_destination(&self, leaving: Leaving<'_>, place: Place) -> Result<Response<Body>, Reply> {
+    async fn to_destination(
+        &self,
+        mut leaving: Leaving<'_>,
+        place: Place,
+        account: &mut Account,
+    ) -> Result<Response<Body>, Reply> {
         let stats = self.context.metrics.requests(Direction::Outbound, "passthrough", "passthrough");
         let timer = stats.begin(leaving.start);
+        account.passed_through(self.destination);
+        account.receives(timer.stats(), leaving.request.body_mut());
         let _open = self.context.metrics.plain_outbound.open();
         let peer = Peer { application: self.destination, identity: None };
         match self.send(peer, leaving).await {
-            Ok(response) => Ok(finish(response, timer, (None, place))),
+            Ok(response) => Ok(finish(response, timer, std::mem::take(account), (None, place))),
             Err((error, _)) => Err(Reply::failed(&error)),
         }
     }
@@ -176,9 +194,15 @@ impl Outbound {
 }
 
 /// Counts the response until its body ends.
-fn finish(mut response: Response<Body>, mut timer: RequestTimer, held: (Option<InFlight>, Place)) -> Response<Body> {
+fn finish(
+    mut response: Response<Body>,
+    mut timer: RequestTimer,
+    account: Account,
+    held: (Option<InFlight>, Place),
+) -> Response<Body> {
     timer.answered(response.status());
-    response.body_mut().attach((timer, held));
+    let account = account.answers(timer.stats(), &mut response);
+    response.body_mut().attach((account, timer, held));
     response
 }
 
@@ -188,7 +212,8 @@ impl Answer for Outbound {
     async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());
         let http1 = request.version() != Version::HTTP_2;
-        match self.answer(request).await {
+        let mut account = Account::default();
+        match self.answer(request, &mut account).await {
             Ok(mut response) => {
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     headers::strip_hop_by_hop(response.headers_mut());
@@ -200,6 +225,7 @@ impl Answer for Outbound {
             }
             Err(reply) => {
                 self.context.metrics.refused(Direction::Outbound, reply.reason);
+                account.refused(&reply);
                 tracing::debug!(destination = %self.destination, reason = %reply.text, "an outbound request is refused");
                 let unclear = matches!(reply.status, StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED);
                 let mut response = reply.into_response(grpc);

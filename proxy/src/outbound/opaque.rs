@@ -12,9 +12,10 @@ use tokio::net::TcpStream;
 
 use super::leg::Leg;
 use crate::accept::Rewind;
+use crate::account::Account;
 use crate::context::Context;
-use crate::metrics::{Direction, OpenConnection};
-use crate::stream::{Abort, Begun, Until, carry, reset, splice};
+use crate::metrics::{ConnectionTimer, Direction, OpenConnection};
+use crate::stream::{Abort, Begun, Passed, Until, Way, carry, reset, splice};
 use crate::upstream::{DialError, InFlight, Peer, UpstreamError};
 
 /// Endpoints that are tried before a connection is given up.
@@ -25,6 +26,8 @@ pub struct Opened {
     leg: Leg,
     _in_flight: Option<InFlight>,
     _open: OpenConnection,
+    timer: ConnectionTimer,
+    account: Account,
     idle: Option<Duration>,
 }
 
@@ -65,19 +68,38 @@ pub async fn connection(context: &Context, stream: Rewind<TcpStream>, source: Ip
 /// Opens the way to `destination`, before any byte is known.
 pub async fn open(context: &Context, source: IpAddr, destination: SocketAddr) -> Result<Opened, Closed> {
     let snapshot = context.snapshots.load_full().ok_or(Closed::NotReady)?;
-    let settings = snapshot.settings();
-    match decide(&snapshot, &Connection::Outbound { destination }, None) {
-        Decision::Forward(forward) => to_service(context, &snapshot, source, forward).await,
-        Decision::Passthrough(_) => {
-            let stream =
-                context.upstream.tcp(destination, settings.connect_timeout).await.map_err(UpstreamError::from)?;
-            let open = context.metrics.plain_outbound.open();
-            Ok(Opened { leg: Leg::Plain(stream), _in_flight: None, _open: open, idle: settings.idle_timeout })
-        }
+    let mut account = Account::of_connection(&context.observers, &snapshot, Direction::Outbound);
+    let opened = match decide(&snapshot, &Connection::Outbound { destination }, None) {
+        Decision::Forward(forward) => to_service(context, &snapshot, source, forward, &mut account).await,
+        Decision::Passthrough(_) => to_destination(context, &snapshot, destination, &mut account).await,
         Decision::Refuse(refusal) => Err(Closed::Refused(refusal)),
         // Never outbound.
         Decision::Allow(_) => Err(Closed::NotReady),
+    };
+    if let Err(closed) = &opened {
+        account.closed(closed.reason(), destination, closed);
     }
+    opened
+}
+
+async fn to_destination(
+    context: &Context,
+    snapshot: &Snapshot,
+    destination: SocketAddr,
+    account: &mut Account,
+) -> Result<Opened, Closed> {
+    account.passed_through(destination);
+    let settings = snapshot.settings();
+    let stream = context.upstream.tcp(destination, settings.connect_timeout).await.map_err(UpstreamError::from)?;
+    let open = context.metrics.plain_outbound.open();
+    Ok(Opened {
+        leg: Leg::Plain(stream),
+        _in_flight: None,
+        _open: open,
+        timer: context.metrics.requests(Direction::Outbound, "passthrough", "passthrough").connect(),
+        account: std::mem::take(account),
+        idle: settings.idle_timeout,
+    })
 }
 
 async fn to_service(
@@ -85,8 +107,11 @@ async fn to_service(
     snapshot: &Snapshot,
     source: IpAddr,
     forward: Forward<'_>,
+    account: &mut Account,
 ) -> Result<Opened, Closed> {
     let backend = forward.pick_backend(fastrand::u32(..));
+    account.forwarded(&forward.service.name, forward.split, &backend);
+    let stats = context.metrics.requests(Direction::Outbound, &forward.service.name, backend.service);
     let key = match &backend.policy.balancing.algorithm {
         Algorithm::ConsistentHash { keys } => key_of(keys, None, Some(source)),
         _ => None,
@@ -98,6 +123,7 @@ async fn to_service(
     while tried.len() < ATTEMPTS {
         let Some(picked) = pool.pick(&backend, key, &tried) else { break };
         let begun = pool.measures().then(Instant::now);
+        account.sent_to(picked.endpoint);
         match leg(context, picked.endpoint, settings.connect_timeout).await {
             Ok(leg) => {
                 let open = match leg {
@@ -111,6 +137,8 @@ async fn to_service(
                     leg,
                     _in_flight: Some(picked.in_flight),
                     _open: open,
+                    timer: stats.connect(),
+                    account: std::mem::take(account),
                     idle: settings.idle_timeout,
                 });
             }
@@ -120,6 +148,7 @@ async fn to_service(
                 pool.unreachable(&picked);
                 tried.push(picked.endpoint.address);
                 context.metrics.retries.add(1);
+                account.retried();
                 last = error.into();
             }
         }
@@ -144,8 +173,9 @@ impl Opened {
     }
 
     /// Joins the application's connection to it; `heard` was read from the other end already.
-    pub async fn carry(self, stream: Rewind<TcpStream>, heard: Bytes) {
-        let until = Until { idle: self.idle, ..Until::default() };
+    pub async fn carry(mut self, stream: Rewind<TcpStream>, heard: Bytes) {
+        let passed = Passed::new(self.timer.stats().clone(), Way::Request);
+        let until = Until { idle: self.idle, passed: Some(passed.clone()), ..Until::default() };
         let carried = match self.leg {
             Leg::Mesh(tunnel) => {
                 let (head, stream) = stream.into_parts();
@@ -153,13 +183,16 @@ impl Opened {
             }
             Leg::Plain(other) => splice(stream, Rewind::new(heard, other), until).await,
         };
+        self.account.carried(&passed);
         if let Err(error) = carried {
             tracing::debug!(%error, "an outbound connection broke off");
+            self.account.broke_off(&error);
         }
     }
 
-    /// Gives it up.
+    /// Gives it up: it was not needed after all.
     pub fn close(mut self) {
         self.leg.abort();
+        self.account.forget();
     }
 }

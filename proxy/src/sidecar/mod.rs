@@ -16,6 +16,7 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::accept::{Accepted, BindError, Inherited, Listener, OriginalDst, Role};
+use crate::account::{Observers, Output};
 use crate::context::{Context, Snapshots};
 use crate::control::admin::DataPath;
 use crate::drain::Drain;
@@ -32,6 +33,9 @@ use sockets::{Lent, Sockets};
 /// How often idle connections are looked through, and open ones judged if the configuration has changed.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// What is told of the last requests may take this long to get out, for each of its ways.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How a sidecar is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -46,6 +50,10 @@ pub struct Config {
     pub owner: (String, String),
     /// The name servers of the pod.
     pub resolver: Resolver,
+    /// Where the access log goes.
+    pub access_log: Output,
+    /// Where spans go if the configuration names no collector.
+    pub collector: Option<String>,
 }
 
 impl Default for Config {
@@ -58,6 +66,8 @@ impl Default for Config {
             mesh_port: MESH_PORT,
             owner: Default::default(),
             resolver: Resolver::default(),
+            access_log: Output::default(),
+            collector: None,
         }
     }
 }
@@ -107,7 +117,8 @@ impl Sidecar {
 
     /// Binds all listeners that are not inherited. Needs a tokio runtime.
     pub fn prepare(config: Config, sources: Sources, inherited: &mut Inherited) -> Result<Prepared, BindError> {
-        let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner, resolver } = config;
+        let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner, resolver, access_log, collector } =
+            config;
         let sockets = Sockets::bind(&addresses, inherited)?;
         let bound = sockets.bound();
         let counters = Arc::new(Metrics::default());
@@ -116,6 +127,7 @@ impl Sidecar {
             snapshots: sources.snapshots,
             tls: sources.tls,
             balancer: Balancer::default(),
+            observers: Arc::new(Observers::new(access_log, collector, owner.clone(), &counters)),
             metrics: counters,
             places: [(); 2].map(|()| Arc::new(Semaphore::new(limits.requests))),
             limits,
@@ -228,12 +240,16 @@ impl Handle {
     /// Leaves new connections to a successor that has the sockets, and waits for those under way as [`drain`](Self::drain)
     /// does. Clients find none of their kept connections closed under their hands: they are told with the next answer.
     pub async fn hand_over(&self) -> bool {
-        self.context.drain.hand_over(self.context.limits.drain_timeout).await
+        let finished = self.context.drain.hand_over(self.context.limits.drain_timeout).await;
+        self.context.observers.finish(TELL_TIMEOUT).await;
+        finished
     }
 
     /// Takes no more connections and requests, and waits for those under way, at most as long as the limits say.
     /// True if all of them came to their end.
     pub async fn drain(&self) -> bool {
-        self.context.drain.finish(self.context.limits.drain_timeout).await
+        let finished = self.context.drain.finish(self.context.limits.drain_timeout).await;
+        self.context.observers.finish(TELL_TIMEOUT).await;
+        finished
     }
 }

@@ -15,6 +15,8 @@ use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
+use super::meter::{End, Meter};
+
 /// How often other tasks get their turn before a head leaves alone.
 const TURNS: usize = 2;
 
@@ -23,6 +25,8 @@ pub struct Body {
     source: Source,
     /// The first frame, if it was read ahead.
     ahead: Option<Frame<Bytes>>,
+    /// Tells before anything that is attached is dropped.
+    meter: Option<Meter>,
     /// Dropped when the body has come to its end or is given up: what it counts or keeps open lasts until then.
     attached: SmallVec<[Box<dyn Any + Send>; 2]>,
 }
@@ -98,6 +102,11 @@ impl Body {
         }
     }
 
+    /// Has `meter` count what passes. A body has one at most.
+    pub fn measure(&mut self, meter: Meter) {
+        self.meter = Some(meter);
+    }
+
     /// Reads the first frame ahead if it is about to come, so that it can leave together with the head: one TLS record
     /// and one system call instead of two. Never waits for the other end.
     ///
@@ -112,7 +121,10 @@ impl Body {
                 match frame {
                     Some(Ok(frame)) => self.ahead = Some(frame),
                     Some(Err(error)) => self.source = Source::Broken(Some(error)),
-                    None => self.source = Source::Text(None),
+                    None => {
+                        self.source = Source::Text(None);
+                        self.meter.iter_mut().for_each(|meter| meter.ended(End::Whole));
+                    }
                 }
                 return;
             }
@@ -144,7 +156,23 @@ impl Body {
         })
     }
 
+    fn count(&mut self, frame: &Option<Result<Frame<Bytes>, BodyError>>) {
+        let last = http_body::Body::is_end_stream(self);
+        let Some(meter) = &mut self.meter else { return };
+        match frame {
+            Some(Ok(frame)) => {
+                meter.count(frame.data_ref().map_or(0, Bytes::len));
+                if last || frame.is_trailers() {
+                    meter.ended(End::Whole);
+                }
+            }
+            Some(Err(_)) => meter.ended(End::Broken),
+            None => meter.ended(End::Whole),
+        }
+    }
+
     fn ended<T>(&mut self) -> Poll<Option<T>> {
+        self.meter = None;
         self.attached.clear();
         Poll::Ready(None)
     }
@@ -152,7 +180,7 @@ impl Body {
 
 impl From<Source> for Body {
     fn from(source: Source) -> Self {
-        Self { source, ahead: None, attached: SmallVec::new() }
+        Self { source, ahead: None, meter: None, attached: SmallVec::new() }
     }
 }
 
@@ -173,10 +201,14 @@ impl http_body::Body for Body {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(frame) = self.ahead.take() {
-            return Poll::Ready(Some(Ok(frame)));
+        let frame = match self.ahead.take() {
+            Some(frame) => Some(Ok(frame)),
+            None => ready!(self.poll_source(cx)),
+        };
+        if self.meter.is_some() {
+            self.count(&frame);
         }
-        match ready!(self.poll_source(cx)) {
+        match frame {
             None => self.ended(),
             frame => Poll::Ready(frame),
         }

@@ -34,7 +34,7 @@ pub struct Begun {
 /// breaks, or `until` ends it, both are reset.
 pub async fn carry(begun: Begun, mut tunnel: Tunnel, until: Until) -> io::Result<()> {
     let Begun { mut stream, head, heard } = begun;
-    let activity = Activity::default();
+    let activity = Activity::new(until.passed.clone());
     let ended = {
         let (read, write) = stream.split();
         let (send, receive, unread) = tunnel.halves();
@@ -42,6 +42,7 @@ pub async fn carry(begun: Begun, mut tunnel: Tunnel, until: Until) -> io::Result
         let back = async {
             let mut write = write;
             write.write_all(&heard).await?;
+            activity.written(heard.len());
             back(write, unread, receive, &activity).await
         };
         let both = async { tokio::try_join!(out, back) };
@@ -61,6 +62,7 @@ pub async fn carry(begun: Begun, mut tunnel: Tunnel, until: Until) -> io::Result
 async fn out(mut from: ReadHalf<'_>, head: Bytes, to: &mut SendStream<Bytes>, activity: &Activity) -> io::Result<()> {
     let mut size = LEAST;
     if !head.is_empty() {
+        activity.read(head.len());
         send_data(head, false, to).await.map_err(io_error)?;
     }
     loop {
@@ -71,7 +73,7 @@ async fn out(mut from: ReadHalf<'_>, head: Bytes, to: &mut SendStream<Bytes>, ac
         if read == 0 {
             return to.send_data(Bytes::new(), true).map_err(io_error);
         }
-        activity.seen();
+        activity.read(read);
         size = if read == size { (size * 2).min(MOST) } else { read.next_power_of_two().clamp(LEAST, MOST) };
         send_data(data.freeze(), false, to).await.map_err(io_error)?;
     }
@@ -85,7 +87,7 @@ async fn back(mut to: WriteHalf<'_>, unread: Bytes, from: &mut RecvStream, activ
         let received = frames.remaining();
         to.write_all_buf(&mut frames).await?;
         if received > 0 {
-            activity.seen();
+            activity.written(received);
             from.flow_control().release_capacity(received).map_err(io_error)?;
         }
         if !frames.fill(from).await.map_err(io_error)? {

@@ -1,7 +1,8 @@
-//! Whether bytes pass on a connection.
+//! Whether bytes pass on a connection, and how many.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -9,21 +10,34 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::meter::Passed;
+
 /// When bytes passed last.
-#[derive(Debug)]
 pub struct Activity {
     start: Instant,
     last_ms: AtomicU64,
-}
-
-impl Default for Activity {
-    fn default() -> Self {
-        Self { start: Instant::now(), last_ms: AtomicU64::new(0) }
-    }
+    passed: Option<Arc<Passed>>,
 }
 
 impl Activity {
-    pub fn seen(&self) {
+    /// Has `passed` count the bytes.
+    pub fn new(passed: Option<Arc<Passed>>) -> Self {
+        Self { start: Instant::now(), last_ms: AtomicU64::new(0), passed }
+    }
+
+    /// Bytes came from the connection's socket.
+    pub fn read(&self, bytes: usize) {
+        self.seen();
+        self.passed.iter().for_each(|passed| passed.read(bytes));
+    }
+
+    /// Bytes went into the connection's socket.
+    pub fn written(&self, bytes: usize) {
+        self.seen();
+        self.passed.iter().for_each(|passed| passed.written(bytes));
+    }
+
+    fn seen(&self) {
         let ms = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last_ms.store(ms, Ordering::Relaxed);
     }
@@ -55,8 +69,9 @@ impl<'a, T> Watched<'a, T> {
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<'_, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         ready!(Pin::new(&mut *self.inner).poll_read(cx, buf))?;
-        self.activity.seen();
+        self.activity.read(buf.filled().len() - before);
         Poll::Ready(Ok(()))
     }
 }
@@ -64,7 +79,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<'_, T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<'_, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut *self.inner).poll_write(cx, buf))?;
-        self.activity.seen();
+        self.activity.written(written);
         Poll::Ready(Ok(written))
     }
 

@@ -1,6 +1,7 @@
 //! Two connections joined into one.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -10,6 +11,7 @@ use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 use super::idle::{Activity, Watched};
+use super::meter::Passed;
 use crate::accept::Rewind;
 
 /// What one read may take: a TLS record's worth.
@@ -49,12 +51,14 @@ pub fn reset(mut connection: impl Abort) {
 }
 
 /// What ends a joined connection besides its two peers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Until {
     /// No byte for this long, in either direction.
     pub idle: Option<Duration>,
     /// Cancelled when the policy that allowed the connection is gone.
     pub revoked: CancellationToken,
+    /// Counts the bytes until then.
+    pub passed: Option<Arc<Passed>>,
 }
 
 /// Carries bytes both ways until both directions have ended. Each direction ends by itself (half-close); when one
@@ -64,7 +68,7 @@ where
     A: AsyncRead + AsyncWrite + Abort + Unpin,
     B: AsyncRead + AsyncWrite + Abort + Unpin,
 {
-    let activity = Activity::default();
+    let activity = Activity::new(until.passed.clone());
     let mut watched = Watched::new(&mut one, &activity);
     let ended = tokio::select! {
         ended = copy_bidirectional_with_sizes(&mut watched, &mut other, BUFFER, BUFFER) => ended.map(drop),

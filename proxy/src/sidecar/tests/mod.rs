@@ -10,6 +10,7 @@ mod journey;
 mod lifecycle;
 pub(crate) mod mesh;
 mod messages;
+mod observed;
 mod odd;
 mod opaque;
 mod overload;

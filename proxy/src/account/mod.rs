@@ -1,0 +1,402 @@
+//! The account of one request: what is told of it when it has ended, in the access log and as a span.
+//!
+//! Most of the time neither is on, or the request is not one of those sampled. An [`Account`] is nothing then, and costs the look at two
+//! settings.
+
+mod entry;
+mod export;
+mod json;
+mod span;
+mod text;
+mod writer;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use fsm_proxy_config::{AccessLog, Allow, Backend, Endpoint, Snapshot};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
+
+use crate::headers;
+use crate::metrics::{Direction, Metrics, RequestStats};
+use crate::reply::Reply;
+use crate::stream::{Body, End, Meter, Metered, Passed, Way};
+use crate::trace::Heard;
+
+use entry::{Asked, Entry};
+use export::{Exporter, Place};
+use writer::Writer;
+
+pub use export::Spans;
+pub use writer::{Lines, Output};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// What is kept of a text that a client chose: it must not fill the log.
+const LONGEST: usize = 4096;
+
+/// Who is told of requests.
+pub struct Observers {
+    writer: Writer,
+    exporter: Exporter,
+    /// Kind and name of what controls the pod.
+    owner: (String, String),
+}
+
+impl Observers {
+    /// Lines of the access log go to `output`, spans to `collector` if the configuration names none.
+    pub fn new(output: Output, collector: Option<String>, owner: (String, String), metrics: &Metrics) -> Self {
+        Self {
+            writer: Writer::new(output, Arc::clone(&metrics.lines)),
+            exporter: Exporter::new(collector, Arc::clone(&metrics.spans)),
+            owner,
+        }
+    }
+
+    /// Waits until everything that was told is out, at most about twice `limit`.
+    pub async fn finish(self: &Arc<Self>, limit: Duration) {
+        self.exporter.finish(limit).await;
+        let this = Arc::clone(self);
+        let _ = tokio::task::spawn_blocking(move || this.writer.finish(limit)).await;
+    }
+
+    fn place(&self, snapshot: &Snapshot) -> Place {
+        let workload = snapshot.workload();
+        let name = if self.owner.1.is_empty() { &workload.service_account } else { &self.owner.1 };
+        Place {
+            namespace: workload.namespace.clone(),
+            pod: workload.pod.clone(),
+            node: workload.node.clone(),
+            workload: name.clone(),
+        }
+    }
+}
+
+/// The account of one request or connection. What was not told otherwise when it is dropped is told then.
+#[derive(Default)]
+pub struct Account(Option<Box<Watched>>);
+
+/// A request that somebody may want to know about.
+struct Watched {
+    observers: Arc<Observers>,
+    snapshot: Arc<Snapshot>,
+    /// How to write it down, and whether in any case or only as an error.
+    log: Option<(AccessLog, bool)>,
+    begun: Instant,
+    entry: Entry,
+    bodies: Arc<Bodies>,
+}
+
+/// What is known of both bodies, as soon as it is.
+#[derive(Default)]
+struct Bodies {
+    stats: std::sync::OnceLock<Arc<RequestStats>>,
+    received: AtomicU64,
+    sent: AtomicU64,
+    response_end: AtomicU8,
+}
+
+const WHOLE: u8 = 1;
+const BROKEN: u8 = 2;
+const GIVEN_UP: u8 = 3;
+
+impl Metered for Bodies {
+    fn passed(&self, way: Way, bytes: u64, end: End) {
+        if let Some(stats) = self.stats.get() {
+            stats.passed(way, bytes, end);
+        }
+        match way {
+            Way::Request => self.received.store(bytes, Ordering::Relaxed),
+            Way::Response => {
+                self.sent.store(bytes, Ordering::Relaxed);
+                let end = match end {
+                    End::Whole => WHOLE,
+                    End::Broken => BROKEN,
+                    End::GivenUp => GIVEN_UP,
+                };
+                self.response_end.store(end, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Account {
+    /// Of a request that has just come. Its headers are made to say that what follows belongs to this proxy's span.
+    #[inline]
+    pub fn of_request(
+        observers: &Arc<Observers>,
+        snapshot: &Arc<Snapshot>,
+        direction: Direction,
+        begun: Instant,
+        parts: &mut Parts,
+    ) -> Self {
+        let settings = snapshot.settings();
+        if settings.access_log.is_none() && settings.tracing.is_none() {
+            return Self::default();
+        }
+        Self::watch(observers, snapshot, direction, begun, Some(parts))
+    }
+
+    /// Of an opaque connection.
+    pub fn of_connection(observers: &Arc<Observers>, snapshot: &Arc<Snapshot>, direction: Direction) -> Self {
+        if snapshot.settings().access_log.is_none() {
+            return Self::default();
+        }
+        Self::watch(observers, snapshot, direction, Instant::now(), None)
+    }
+
+    fn watch(
+        observers: &Arc<Observers>,
+        snapshot: &Arc<Snapshot>,
+        direction: Direction,
+        begun: Instant,
+        parts: Option<&mut Parts>,
+    ) -> Self {
+        let settings = snapshot.settings();
+        let (mut trace, mut draw, mut request) = (None, None, None);
+        if let Some(parts) = parts {
+            let heard = Heard::of(&parts.headers);
+            trace = settings.tracing.as_ref().and_then(|tracing| heard.join(&mut parts.headers, tracing.sampled));
+            draw = trace.map(|trace| trace.span).or(heard.parent).map(|span| span.draw());
+            request = Some(parts);
+        }
+        let log = settings.access_log.and_then(|log| {
+            // The same for all proxies that a trace comes through, so that its lines are all there or none is.
+            let sampled = log.sampled.takes(draw.unwrap_or_else(|| fastrand::u64(..)));
+            (sampled || log.errors_always).then_some((log, sampled))
+        });
+        if log.is_none() && !trace.is_some_and(|trace| trace.sampled) {
+            return Self::default();
+        }
+        let entry = Entry {
+            start: SystemTime::now().checked_sub(begun.elapsed()).unwrap_or_else(SystemTime::now),
+            direction,
+            seq: snapshot.seq(),
+            request: request.map(|parts| asked(parts)),
+            status: None,
+            reason: String::new(),
+            details: String::new(),
+            bytes_received: 0,
+            bytes_sent: 0,
+            duration: Duration::ZERO,
+            first_byte: None,
+            service: String::new(),
+            backend: String::new(),
+            split: String::new(),
+            policy: String::new(),
+            route: String::new(),
+            source: String::new(),
+            upstream: None,
+            pod: String::new(),
+            retries: 0,
+            trace,
+        };
+        Self(Some(Box::new(Watched {
+            observers: Arc::clone(observers),
+            snapshot: Arc::clone(snapshot),
+            log,
+            begun,
+            entry,
+            bodies: Arc::default(),
+        })))
+    }
+
+    fn note(&mut self, note: impl FnOnce(&mut Entry)) {
+        if let Some(watched) = &mut self.0 {
+            note(&mut watched.entry);
+        }
+    }
+
+    /// Outbound: it goes to a backend of a service.
+    pub fn forwarded(&mut self, service: &str, split: Option<&str>, backend: &Backend<'_>) {
+        self.note(|entry| {
+            entry.service = service.to_owned();
+            entry.backend = backend.service.to_owned();
+            entry.split = split.unwrap_or_default().to_owned();
+        });
+    }
+
+    /// Outbound: it leaves the mesh, or goes to a pod without a proxy.
+    pub fn passed_through(&mut self, destination: SocketAddr) {
+        self.note(|entry| {
+            entry.backend = "passthrough".to_owned();
+            entry.upstream = Some(destination);
+        });
+    }
+
+    /// Outbound: it is sent to this endpoint.
+    pub fn sent_to(&mut self, endpoint: &Endpoint) {
+        self.note(|entry| {
+            entry.upstream = Some(endpoint.address);
+            entry.pod.clone_from(&endpoint.pod);
+        });
+    }
+
+    /// It is sent again.
+    pub fn retried(&mut self) {
+        self.note(|entry| entry.retries += 1);
+    }
+
+    /// Inbound: who sent it, and for which service.
+    pub fn called(&mut self, source: &impl ToString, service: &str) {
+        self.note(|entry| {
+            entry.source = source.to_string();
+            entry.service = service.to_owned();
+        });
+    }
+
+    /// Inbound: what allowed it.
+    pub fn allowed(&mut self, allow: &Allow<'_>, application: SocketAddr) {
+        self.note(|entry| {
+            entry.policy = allow.policy.unwrap_or_default().to_owned();
+            entry.route = match allow.rule {
+                Some((group, "")) => group.to_owned(),
+                Some((group, rule)) => format!("{group} {rule}"),
+                None => String::new(),
+            };
+            entry.upstream = Some(application);
+        });
+    }
+
+    /// The proxy answers by itself.
+    pub fn refused(&mut self, reply: &Reply) {
+        self.note(|entry| {
+            entry.status = Some(reply.status.as_u16());
+            entry.reason = reply.reason.to_owned();
+            entry.details.clone_from(&reply.text);
+            entry.bytes_sent = reply.text.len() as u64 + 1;
+        });
+    }
+
+    /// An opaque connection to `destination` comes to nothing.
+    pub fn closed(&mut self, reason: &str, destination: SocketAddr, why: &impl ToString) {
+        self.note(|entry| {
+            entry.reason = reason.to_owned();
+            entry.details = why.to_string();
+            entry.upstream.get_or_insert(destination);
+        });
+    }
+
+    /// What an opaque connection has carried.
+    pub fn carried(&mut self, passed: &Passed) {
+        self.note(|entry| (entry.bytes_received, entry.bytes_sent) = passed.totals());
+    }
+
+    /// An opaque connection ended otherwise than by its peers' will.
+    pub fn broke_off(&mut self, error: &std::io::Error) {
+        self.note(|entry| {
+            entry.reason = match error.kind() {
+                std::io::ErrorKind::TimedOut => "idle_timeout",
+                std::io::ErrorKind::PermissionDenied => "revoked",
+                _ => "broke_off",
+            }
+            .to_owned();
+            entry.details = error.to_string();
+        });
+    }
+
+    /// Nothing is told of it.
+    pub fn forget(&mut self) {
+        self.0 = None;
+    }
+
+    /// Has the request's body counted.
+    pub fn receives(&self, stats: &Arc<RequestStats>, body: &mut Body) {
+        if http_body::Body::is_end_stream(body) {
+            return;
+        }
+        body.measure(Meter::new(self.meter(stats), Way::Request));
+    }
+
+    /// Has the response's body counted; the account is told with its end.
+    pub fn answers(mut self, stats: &Arc<RequestStats>, response: &mut Response<Body>) -> Self {
+        if let Some(watched) = &mut self.0 {
+            watched.answered(response.status(), response.headers());
+        }
+        let whole = http_body::Body::is_end_stream(response.body());
+        if !whole {
+            response.body_mut().measure(Meter::new(self.meter(stats), Way::Response));
+        } else if let Some(watched) = &self.0 {
+            watched.bodies.response_end.store(WHOLE, Ordering::Relaxed);
+        }
+        self
+    }
+
+    fn meter(&self, stats: &Arc<RequestStats>) -> Arc<dyn Metered> {
+        match &self.0 {
+            None => Arc::clone(stats) as Arc<dyn Metered>,
+            Some(watched) => {
+                let _ = watched.bodies.stats.set(Arc::clone(stats));
+                Arc::clone(&watched.bodies) as Arc<dyn Metered>
+            }
+        }
+    }
+}
+
+impl Watched {
+    fn answered(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.entry.status = Some(status.as_u16());
+        self.entry.first_byte = Some(self.begun.elapsed());
+        if let Some(reason) = headers.get(headers::FSM_DENIED) {
+            // The other sidecar has answered, and not the application.
+            self.entry.reason = lossy(reason.as_bytes());
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Some(watched) = self.0.take() {
+            watched.tell();
+        }
+    }
+}
+
+impl Watched {
+    fn tell(self: Box<Self>) {
+        let Self { observers, snapshot, log, begun, mut entry, bodies } = *self;
+        entry.duration = begun.elapsed();
+        let (received, sent) = (&bodies.received, &bodies.sent);
+        entry.bytes_received = entry.bytes_received.max(received.load(Ordering::Relaxed));
+        entry.bytes_sent = entry.bytes_sent.max(sent.load(Ordering::Relaxed));
+        if entry.request.is_some() && entry.reason.is_empty() {
+            entry.reason = match (entry.status, bodies.response_end.load(Ordering::Relaxed)) {
+                (None, _) | (Some(_), GIVEN_UP) => "client_gone".to_owned(),
+                (Some(_), BROKEN) => "broke_off".to_owned(),
+                (Some(_), _) => String::new(),
+            };
+        }
+        let sampled = entry.trace.filter(|trace| trace.sampled);
+        if let (Some(tracing), Some(trace)) = (&snapshot.settings().tracing, sampled) {
+            let place = || observers.place(&snapshot);
+            observers.exporter.send(span::of(&entry, trace), tracing.endpoint.as_deref(), place);
+        }
+        if let Some((log, _)) = log.filter(|(log, sampled)| *sampled || (log.errors_always && entry.is_error())) {
+            observers.writer.write(Box::new(entry), log.format);
+        }
+    }
+}
+
+fn asked(parts: &Parts) -> Asked {
+    let header = |name| parts.headers.get(name).map(|value| lossy(value.as_bytes())).unwrap_or_default();
+    Asked {
+        version: match parts.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        },
+        method: lossy(parts.method.as_str().as_bytes()),
+        path: lossy(headers::path_of(parts).as_bytes()),
+        authority: lossy(headers::authority_of(parts).as_bytes()),
+        user_agent: header(http::header::USER_AGENT),
+        request_id: header(REQUEST_ID),
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]).into_owned()
+}
+
+#[cfg(test)]
+mod tests;
