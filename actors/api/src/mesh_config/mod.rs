@@ -21,7 +21,7 @@ use serde_json::Value;
 pub use certificate::{CertificateSpec, IngressGatewayCertSpec, SecretReference};
 pub use features::{FeatureFlags, PluginChain, PluginChains};
 pub use ingress::{IngressHttp, IngressSpec, IngressTls, SslPassthrough};
-pub use observability::{ObservabilitySpec, RemoteLoggingSpec, TracingSpec};
+pub use observability::{AccessLogSpec, ObservabilitySpec, RemoteLoggingSpec, TracingSpec, millionths};
 pub use platform::{
     ClusterProperty, ClusterSetSpec, ConnectorLb, ConnectorSpec, ConnectorViaGateway, EgressGatewaySpec, FlbSpec,
     GatewayApiSpec, ImageSpec, MiscSpec, RepoServerSpec, ServiceLbSpec, WarmupSpec,

@@ -49,6 +49,17 @@ fn bad_values_are_refused_by_field() {
         (json!({"traffic": {"interceptionMode": "Kernel"}}), "spec.traffic.interceptionMode"),
         (json!({"sidecar": {"sidecarTimeout": 0}}), "spec.sidecar.sidecarTimeout"),
         (json!({"sidecar": {"logLevel": "loud"}}), "spec.sidecar.logLevel"),
+        (json!({"observability": {"accessLog": {"format": "xml"}}}), "spec.observability.accessLog.format"),
+        (
+            json!({"observability": {"accessLog": {"sampledFraction": "10%"}}}),
+            "spec.observability.accessLog.sampledFraction",
+        ),
+        (
+            json!({"observability": {"tracing": {"sampledFraction": "1.5"}}}),
+            "spec.observability.tracing.sampledFraction",
+        ),
+        (json!({"observability": {"tracing": {"port": 70000}}}), "spec.observability.tracing.port"),
+        (json!({"observability": {"tracing": {"address": "http://otel"}}}), "spec.observability.tracing.address"),
         (
             json!({"certificate": {"serviceCertValidityDuration": "1 day"}}),
             "spec.certificate.serviceCertValidityDuration",
@@ -88,13 +99,27 @@ fn what_this_version_does_not_do_is_said() {
         (json!({"warmup": {"enable": true}}), "spec.warmup.enable"),
         (json!({"featureFlags": {"enableRetryPolicy": true}}), "spec.featureFlags"),
         (json!({"certificate": {"certKeyBitSize": 4096}}), "spec.certificate.certKeyBitSize"),
-        (json!({"observability": {"tracing": {"enable": true}}}), "spec.observability.tracing.enable"),
+        (
+            json!({"observability": {"tracing": {"enable": true, "endpoint": "/api/v2/spans"}}}),
+            "spec.observability.tracing.endpoint",
+        ),
+        (json!({"observability": {"tracing": {"enable": true, "port": 9411}}}), "spec.observability.tracing.port"),
+        (json!({"observability": {"remoteLogging": {"enable": true}}}), "spec.observability.remoteLogging.enable"),
         (json!({"pluginChains": {"inbound-http": [{"plugin": "x", "priority": 1}]}}), "spec.pluginChains"),
     ] {
         let report = validated(spec);
         assert!(report.is_ok(), "{report}");
         assert_eq!(report.warnings.iter().map(|w| w.field.as_str()).collect::<Vec<_>>(), [field]);
     }
+}
+
+#[test]
+fn what_sidecars_tell_of_requests_is_set_without_a_warning() {
+    let report = validated(json!({"observability": {
+        "accessLog": {"enable": true, "format": "text", "sampledFraction": "0.01", "alwaysLogErrors": true},
+        "tracing": {"enable": true, "address": "otel.monitoring", "port": 4317, "sampledFraction": "0.5"},
+    }}));
+    assert!(report.is_ok() && report.warnings.is_empty(), "{report}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{LocalDnsProxy, MeshConfig, SidecarSpec, TrafficSpec};
+use super::{LocalDnsProxy, MeshConfig, ObservabilitySpec, SidecarSpec, TrafficSpec, millionths};
 use crate::duration::parse_duration;
 use crate::report::{Report, Validate};
 
@@ -18,7 +18,7 @@ impl Validate for MeshConfig {
         traffic(&mut report, &spec.traffic);
         sidecar(&mut report, &spec.sidecar);
         certificate(&mut report, self);
-        one_of(&mut report, "spec.observability.fsmLogLevel", &spec.observability.fsm_log_level, &LOG_LEVELS);
+        observability(&mut report, &spec.observability);
         other_sections(&mut report, self);
         feature_flags(&mut report, self);
         report
@@ -190,6 +190,48 @@ fn certificate(report: &mut Report, config: &MeshConfig) {
     );
 }
 
+fn observability(report: &mut Report, spec: &ObservabilitySpec) {
+    let field = |path: &str| format!("spec.observability.{path}");
+    one_of(report, "spec.observability.fsmLogLevel", &spec.fsm_log_level, &LOG_LEVELS);
+    one_of(report, "spec.observability.accessLog.format", &spec.access_log.format, &["json", "text"]);
+    let tracing = &spec.tracing;
+    for (path, fraction) in [
+        ("accessLog.sampledFraction", &spec.access_log.sampled_fraction),
+        ("tracing.sampledFraction", &tracing.sampled_fraction),
+    ] {
+        if millionths(fraction).is_none() {
+            report.error(
+                field(path),
+                format!("\"{fraction}\" is no fraction: write a number from 0 to 1, such as \"0.01\""),
+            );
+        }
+    }
+    if !(0..=65_535).contains(&tracing.port) {
+        report.error(field("tracing.port"), format!("{} is no port: write 1 to 65535", tracing.port));
+    }
+    let of_address = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+    if !tracing.address.bytes().all(of_address) {
+        let text = format!("\"{}\" is no host: write a name or an address, without scheme and port", tracing.address);
+        report.error(field("tracing.address"), text);
+    }
+    report.warn_if(
+        tracing.enable && !tracing.endpoint.is_empty(),
+        &field("tracing.endpoint"),
+        "has no effect: spans are sent by OTLP over gRPC, which has no path, and not in Zipkin's format",
+    );
+    report.warn_if(
+        tracing.enable && tracing.port == 9411,
+        &field("tracing.port"),
+        "9411 is usually Zipkin's port: spans are sent by OTLP over gRPC, which collectors take on 4317",
+    );
+    report.warn_if(
+        spec.remote_logging.enable,
+        &field("remoteLogging.enable"),
+        "has no effect in this version: sidecars write their access log to standard output, where log collectors read it; \
+         set spec.observability.accessLog.enable",
+    );
+}
+
 fn other_sections(report: &mut Report, config: &MeshConfig) {
     let spec = &config.spec;
     let unsupported = |what: &str| format!("has no effect in this version, which has no {what}");
@@ -214,13 +256,6 @@ fn other_sections(report: &mut Report, config: &MeshConfig) {
         spec.repo_server != super::RepoServerSpec::default() || spec.misc != super::MiscSpec::default(),
         "spec.repoServer",
         "repoServer and misc have no effect: sidecars get their configuration from the controller's stream",
-    );
-    let remote_logging = &spec.observability.remote_logging;
-    report.warn_if(remote_logging.enable, "spec.observability.remoteLogging.enable", &unsupported("remote logging"));
-    report.warn_if(
-        spec.observability.tracing.enable,
-        "spec.observability.tracing.enable",
-        "has no effect: traces go by OTLP to the endpoint in OTEL_EXPORTER_OTLP_ENDPOINT of the controller and the sidecars",
     );
     let (image, default) = (&spec.image, super::ImageSpec::default());
     report.warn_if(

@@ -3,6 +3,7 @@
 
 mod endpoints;
 mod lookup;
+mod observe;
 mod policy;
 mod service;
 mod workload;
@@ -30,5 +31,7 @@ pub fn settings(mesh: &Mesh) -> proto::Settings {
         idle_timeout_ms: timeout_ms,
         dial_pod_ip: sidecar.local_proxy_mode == LocalProxyMode::PodIP,
         names: lookup::names(&sidecar.local_dns_proxy),
+        access_log: observe::access_log(&mesh.config.observability.access_log),
+        tracing: observe::tracing(mesh),
     }
 }
