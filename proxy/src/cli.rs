@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use clap::{Args as ClapArgs, Subcommand};
 
 use crate::control::Environment;
+use crate::field_names::FieldNames;
 
 /// The data plane of FSM.
 #[derive(Debug, ClapArgs)]
@@ -43,6 +44,9 @@ struct SidecarArgs {
     /// Requests that are under way at once, those of the application and those to it each for themselves; more are answered 503.
     #[arg(long, env = "FSM_PROXY_MAX_REQUESTS", value_name = "N", default_value_t = 16 * 1024)]
     max_requests: usize,
+    /// How names of header fields from other proxies are written in HTTP/1.1, to the application and in answers to it.
+    #[arg(long, env = "FSM_PROXY_FIELD_NAMES", value_name = "CASE", value_enum, default_value_t)]
+    field_names: FieldNames,
     /// The address of the pod.
     #[arg(long, env = "POD_IP", value_name = "ADDRESS")]
     pod_ip: Option<IpAddr>,

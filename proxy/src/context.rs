@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::account::Observers;
 use crate::drain::Drain;
+use crate::field_names::FieldNames;
 use crate::inbound::Allowed;
 use crate::limits::Limits;
 use crate::metrics::text::State;
@@ -33,6 +34,7 @@ pub struct Context {
     /// Who is told of single requests.
     pub observers: Arc<Observers>,
     pub limits: Limits,
+    pub field_names: FieldNames,
     /// Places for requests under way: out of the application, and into it. Apart, as one request may need both.
     pub places: [Arc<Semaphore>; 2],
     pub drain: Drain,

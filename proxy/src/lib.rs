@@ -16,6 +16,8 @@ pub mod cli;
 mod context;
 pub mod control;
 mod drain;
+mod early;
+mod field_names;
 pub mod handover;
 mod inbound;
 mod limits;
@@ -38,6 +40,7 @@ use fsm_proxy_config::head as headers;
 
 pub use account::Output;
 pub use context::Snapshots;
+pub use field_names::FieldNames;
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use sidecar::{Config, Handle, Sidecar, Sources};

@@ -105,6 +105,7 @@ fn config(args: &SidecarArgs) -> Config {
         owner: (args.pod_controller_kind.clone(), args.pod_controller_name.clone()),
         resolver: Resolver::of_host(),
         collector: crate::telemetry::endpoint(),
+        field_names: args.field_names,
         ..Config::default()
     }
 }

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::account::Account;
 use crate::context::{Context, Place};
+use crate::field_names::FieldNames;
 use crate::headers;
 use crate::metrics::{Direction, RequestTimer};
 use crate::reply::Reply;
@@ -208,6 +209,10 @@ fn finish(
 
 impl Answer for Outbound {
     const WEBSOCKETS: bool = true;
+
+    fn field_names(&self) -> FieldNames {
+        self.context.field_names
+    }
 
     async fn request(self, request: Box<Request<Body>>) -> Response<Body> {
         let grpc = headers::is_grpc(request.headers());

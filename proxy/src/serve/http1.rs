@@ -11,8 +11,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue};
+use http::{StatusCode, Version};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
@@ -22,6 +22,7 @@ use super::Answer;
 use super::quiet::{Told, Traffic};
 use crate::accept::Rewind;
 use crate::drain::Drain;
+use crate::early;
 use crate::limits::Limits;
 use crate::stream::Body;
 
@@ -75,12 +76,26 @@ where
     let traffic = Arc::new(Traffic::until(drain));
     let io = Told::new(io, Arc::clone(&traffic));
     let counted = Arc::clone(&traffic);
+    let title_case = answer.field_names().is_title();
     let service = service_fn(move |request| {
         let request = Box::new(http::Request::map(request, Body::from));
         let (answer, under_way) = (answer.clone(), counted.begin());
         // A connection without a request keeps no room for one.
         Box::pin(async move {
-            let mut response = answer.request(request).await;
+            let understands = request.version() == Version::HTTP_11;
+            let (mut waiting, mut passed) = (pin!(answer.request(request)), 0);
+            let mut response = poll_fn(|cx| {
+                early::poll(waiting.as_mut(), &mut passed, cx, |interim| {
+                    if understands {
+                        under_way.interim(&interim);
+                    }
+                })
+            })
+            .await;
+            if passed > 0 {
+                // They leave when hyper has nothing to write.
+                tokio::task::yield_now().await;
+            }
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => under_way.switched(),
                 _ => {
@@ -97,6 +112,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .preserve_header_case(true)
+        .title_case_headers(title_case)
         .auto_date_header(false)
         .max_buf_size((limits.head_bytes as usize).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service)

@@ -1,6 +1,8 @@
 //! Requests in HTTP/2.
 
 use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -12,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Answer, websocket};
 use crate::drain::Drain;
+use crate::early;
 use crate::limits::Limits;
 use crate::reply::Reply;
 use crate::stream::{Body, Tunnel, gather, send_body};
@@ -84,13 +87,26 @@ where
 
 async fn stream(request: Box<Request<Body>>, mut respond: SendResponse<Bytes>, answer: impl Answer) {
     let head_only = request.method() == Method::HEAD;
-    let response = tokio::select! {
-        biased;
-        response = answer.request(request) => response,
-        // Nobody waits for the answer: dropping the request ends it upstream too.
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-    };
+    let Some(response) = answered(answer.request(request), &mut respond).await else { return };
     send(response, respond, head_only).await;
+}
+
+/// Waits for an answer, and sends the interim responses before it. None: nobody waits for it any more, and dropping the
+/// request ends it upstream too.
+pub(super) async fn answered(
+    answer: impl Future<Output = Response<Body>>,
+    respond: &mut SendResponse<Bytes>,
+) -> Option<Response<Body>> {
+    let (mut answer, mut passed) = (pin!(answer), 0);
+    poll_fn(|cx| {
+        // What cannot be sent will show when the final response cannot.
+        let pass = |interim| drop(respond.send_informational(interim));
+        match early::poll(answer.as_mut(), &mut passed, cx, pass) {
+            Poll::Pending => respond.poll_reset(cx).map(|_| None),
+            Poll::Ready(response) => Poll::Ready(Some(response)),
+        }
+    })
+    .await
 }
 
 /// Sends a response, and its body at the client's pace.

@@ -11,6 +11,7 @@ use std::future::Future;
 use http::request::Parts;
 use http::{Request, Response};
 
+use crate::field_names::FieldNames;
 use crate::stream::Body;
 
 pub use downstream::{Downstream, Pending};
@@ -21,6 +22,11 @@ pub use http2::{Opening, serve as serve_http2};
 pub trait Answer: Clone + Send + Sync + 'static {
     /// Whether clients may open WebSockets in HTTP/2.
     const WEBSOCKETS: bool;
+
+    /// How names of fields are written in HTTP/1.1.
+    fn field_names(&self) -> FieldNames {
+        FieldNames::Lower
+    }
 
     /// Answers a request. It is large, and handed from one to the next.
     fn request(self, request: Box<Request<Body>>) -> impl Future<Output = Response<Body>> + Send;

@@ -4,8 +4,6 @@
 //! and carried as any other WebSocket, whatever the server speaks. What the client does not send in HTTP/2, the key, is made
 //! here, and its answer is looked at here.
 
-use std::future::poll_fn;
-
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::ext::Protocol;
@@ -13,7 +11,7 @@ use h2::server::SendResponse;
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 
-use super::http2::send;
+use super::http2::{answered, send};
 use super::{Answer, Pending};
 use crate::headers;
 use crate::reply::Reply;
@@ -41,12 +39,8 @@ pub async fn stream(
     parts.headers.insert(SEC_WEBSOCKET_KEY, key.clone());
     let (pending, agreed) = Pending::new();
     parts.extensions.insert(pending);
-    let response = tokio::select! {
-        biased;
-        response = answer.request(Box::new(Request::from_parts(parts, Body::empty()))) => response,
-        // Nobody waits for the answer any more.
-        _ = poll_fn(|cx| respond.poll_reset(cx)) => return,
-    };
+    let answer = answer.request(Box::new(Request::from_parts(parts, Body::empty())));
+    let Some(response) = answered(answer, &mut respond).await else { return };
     let (mut parts, body) = response.into_parts();
     if parts.status != StatusCode::SWITCHING_PROTOCOLS {
         headers::strip_hop_by_hop(&mut parts.headers);

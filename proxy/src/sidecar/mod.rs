@@ -20,6 +20,7 @@ use crate::account::{Observers, Output};
 use crate::context::{Context, Snapshots};
 use crate::control::admin::DataPath;
 use crate::drain::Drain;
+use crate::field_names::FieldNames;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 pub use crate::names::Resolver;
@@ -54,6 +55,8 @@ pub struct Config {
     pub access_log: Output,
     /// Where spans go if the configuration names no collector.
     pub collector: Option<String>,
+    /// Towards applications that speak HTTP/1.1.
+    pub field_names: FieldNames,
 }
 
 impl Default for Config {
@@ -68,6 +71,7 @@ impl Default for Config {
             resolver: Resolver::default(),
             access_log: Output::default(),
             collector: None,
+            field_names: FieldNames::default(),
         }
     }
 }
@@ -117,13 +121,23 @@ impl Sidecar {
 
     /// Binds all listeners that are not inherited. Needs a tokio runtime.
     pub fn prepare(config: Config, sources: Sources, inherited: &mut Inherited) -> Result<Prepared, BindError> {
-        let Config { addresses, limits, original_dst, pod_ip, mesh_port, owner, resolver, access_log, collector } =
-            config;
+        let Config {
+            addresses,
+            limits,
+            original_dst,
+            pod_ip,
+            mesh_port,
+            owner,
+            resolver,
+            access_log,
+            collector,
+            field_names,
+        } = config;
         let sockets = Sockets::bind(&addresses, inherited)?;
         let bound = sockets.bound();
         let counters = Arc::new(Metrics::default());
         let context = Arc::new(Context {
-            upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, &counters),
+            upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, field_names, &counters),
             snapshots: sources.snapshots,
             tls: sources.tls,
             balancer: Balancer::default(),
@@ -131,6 +145,7 @@ impl Sidecar {
             metrics: counters,
             places: [(); 2].map(|()| Arc::new(Semaphore::new(limits.requests))),
             limits,
+            field_names,
             drain: Drain::default(),
             allowed: inbound::Allowed::default(),
             pod_ip,

@@ -10,6 +10,7 @@ mod meter;
 mod send;
 mod spare;
 mod splice;
+mod through;
 mod tunnel;
 
 pub use body::{Body, Held, with_head};
@@ -20,4 +21,5 @@ pub use kept::Kept;
 pub use meter::{End, Meter, Metered, Passed, Way};
 pub use send::send_body;
 pub use splice::{Abort, Until, reset, splice};
+pub(crate) use through::writes_through;
 pub use tunnel::Tunnel;

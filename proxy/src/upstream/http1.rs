@@ -21,7 +21,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::dial::{DialError, Dialer};
+use super::overheard::{Awaiting, Overheard};
 use super::{Failed, UpstreamError};
+use crate::field_names::FieldNames;
 use crate::headers;
 use crate::limits::Limits;
 use crate::stream::{Body, with_head};
@@ -36,6 +38,7 @@ pub struct Pool {
     idle: Mutex<HashMap<SocketAddr, Vec<Idle>>>,
     head_bytes: u32,
     keeps_case: bool,
+    field_names: FieldNames,
 }
 
 struct Idle {
@@ -48,9 +51,10 @@ struct Line {
     send: SendRequest<Body>,
     /// None once it has ended.
     connection: Option<Pin<Box<Driven>>>,
+    awaiting: Awaiting,
 }
 
-type Driven = Connection<TokioIo<TcpStream>, Body>;
+type Driven = Connection<TokioIo<Overheard<TcpStream>>, Body>;
 
 impl Line {
     /// Reads and writes what can be, and has the task woken when there is more. False: the connection has ended.
@@ -80,9 +84,10 @@ fn nobody() -> Context<'static> {
 }
 
 impl Pool {
-    /// Header names keep their case with `keeps_case`, if the other connection was HTTP/1 too.
-    pub fn new(limits: &Limits, keeps_case: bool) -> Arc<Self> {
-        Arc::new(Self { idle: Mutex::default(), head_bytes: limits.head_bytes, keeps_case })
+    /// Header names keep their case with `keeps_case`, if the other connection was HTTP/1 too; others are written as
+    /// `field_names` says.
+    pub fn new(limits: &Limits, keeps_case: bool, field_names: FieldNames) -> Arc<Self> {
+        Arc::new(Self { idle: Mutex::default(), head_bytes: limits.head_bytes, keeps_case, field_names })
     }
 
     /// Sends a request, on an idle connection if there is one.
@@ -128,6 +133,7 @@ impl Pool {
     ) -> Result<Response<Body>, Failed> {
         let again = headers::is_safe(request.method()) && request.body().is_end_stream();
         let leaving = if again { head(&request) } else { std::mem::take(&mut *request) };
+        line.awaiting.begin();
         let mut answer = pin!(line.send.try_send_request(leaving));
         let answered = poll_fn(|cx| {
             line.advance(cx);
@@ -156,13 +162,15 @@ impl Pool {
 
     async fn dial(&self, dialer: &Dialer, address: SocketAddr, timeout: Duration) -> Result<Line, DialError> {
         let stream = dialer.tcp(address, timeout).await?;
+        let awaiting = Awaiting::default();
         let (send, connection) = hyper::client::conn::http1::Builder::new()
             .preserve_header_case(self.keeps_case)
+            .title_case_headers(self.field_names.is_title())
             .max_header_size(self.head_bytes as usize)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Overheard::new(stream, awaiting.clone())))
             .await
             .map_err(|source| DialError::Http1 { address, source: Arc::new(source) })?;
-        Ok(Line { send, connection: Some(Box::pin(connection)) })
+        Ok(Line { send, connection: Some(Box::pin(connection)), awaiting })
     }
 
     fn take(&self, address: SocketAddr) -> Option<Line> {

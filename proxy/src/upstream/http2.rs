@@ -1,16 +1,18 @@
 //! Shared HTTP/2 connections: few for each peer, each with many requests and tunnels.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fsm_proxy_config::SpiffeId;
 use futures::FutureExt as _;
-use h2::client::SendRequest;
-use h2::{Ping, PingPong, SendStream};
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body as _;
@@ -19,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::dial::{DialError, Dialer};
 use super::{Failed, UpstreamError, window};
+use crate::early;
 use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::Connections;
@@ -270,7 +273,7 @@ impl Channel {
         drop(send);
         let body = std::mem::take(request.body_mut());
         let sending = (!without_body).then(|| Sending::begin(body, stream));
-        match response.await {
+        match answered(response).await {
             Ok(response) => {
                 if let Some(sending) = sending {
                     sending.answered();
@@ -320,7 +323,7 @@ impl Channel {
         let mut send = self.ready().await.map_err(failed)?;
         let Self { shared: _shared, place } = self;
         let (response, mut stream) = send.send_request(request, false).map_err(failed)?;
-        let (parts, receive) = response.await.map_err(failed)?.into_parts();
+        let (parts, receive) = answered(response).await.map_err(failed)?.into_parts();
         if parts.status.is_success() {
             let tunnel = Tunnel::new(stream, receive).with(place);
             return Ok((Response::from_parts(parts, Body::empty()), Some(tunnel)));
@@ -347,6 +350,21 @@ impl Channel {
         }
         takes()
     }
+}
+
+/// Waits for the final response, and offers those before it.
+async fn answered(mut response: ResponseFuture) -> Result<Response<RecvStream>, h2::Error> {
+    poll_fn(|cx| {
+        loop {
+            match response.poll_informational(cx) {
+                Poll::Ready(Some(Ok(interim))) => early::offer(interim),
+                // The final one is there, or none will be.
+                Poll::Ready(_) => return response.poll_unpin(cx),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await
 }
 
 /// The body of a request on its way.

@@ -4,6 +4,7 @@ mod balance;
 mod dial;
 mod http1;
 mod http2;
+mod overheard;
 mod upgrade;
 pub mod window;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 use fsm_proxy_config::SpiffeId;
 use http::{Method, Request, Response};
 
+use crate::field_names::FieldNames;
 use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -86,12 +88,12 @@ impl UpstreamError {
 
 impl Upstream {
     /// Connections made with `tls`, to the mesh port `mesh_port` of other pods.
-    pub fn new(tls: MeshTls, mesh_port: u16, limits: &Limits, metrics: &Metrics) -> Self {
+    pub fn new(tls: MeshTls, mesh_port: u16, limits: &Limits, field_names: FieldNames, metrics: &Metrics) -> Self {
         Self {
             dialer: Dialer::new(tls, limits.handshake_timeout),
-            http1: http1::Pool::new(limits, true),
+            http1: http1::Pool::new(limits, true, FieldNames::Lower),
             // What comes from other proxies is HTTP/2, where names have no case.
-            application: http1::Pool::new(limits, false),
+            application: http1::Pool::new(limits, false, field_names),
             http2: http2::Pool::new(limits, Arc::clone(&metrics.mesh_outbound)),
             mesh_port,
         }
