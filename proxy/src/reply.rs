@@ -4,6 +4,8 @@
 //! application's. gRPC clients get the gRPC status that means the same, in a response without body
 //! ("Trailers-Only"), as they ignore other text.
 
+use std::time::Duration;
+
 use fsm_proxy_config::Refusal;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
@@ -56,10 +58,26 @@ impl Reply {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text)
     }
 
+    /// None of the endpoints may be asked.
+    pub fn nobody_left() -> Self {
+        let text = "Unavailable: no endpoint of the service is healthy";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_healthy_endpoint", text)
+    }
+
     /// As many requests as may be are under way.
     pub fn overloaded(most: usize) -> Self {
         let text = format!("Unavailable: {most} requests are under way, and the proxy takes no more at once");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", text)
+    }
+
+    /// The service's policy gave the request so long; `tries` is about one of its tries.
+    pub fn timed_out(after: Duration, tries: bool) -> Self {
+        let (reason, what) = if tries { ("try_timeout", "the last try") } else { ("request_timeout", "it") };
+        let text = format!(
+            "Gateway timeout: the request was not answered in the {} ms that {what} may take",
+            after.as_millis()
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, reason, text)
     }
 
     /// A client asks for a tunnel.
@@ -105,6 +123,7 @@ impl Reply {
         let status = match self.status {
             StatusCode::FORBIDDEN => "7",
             StatusCode::NOT_FOUND => "12",
+            StatusCode::GATEWAY_TIMEOUT => "4",
             StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED => "13",
             _ => "14",
         };

@@ -6,6 +6,7 @@ mod histogram;
 mod requests;
 pub mod serve;
 pub mod text;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 pub use histogram::Histogram;
 pub use requests::{ConnectionTimer, RequestStats, RequestTimer};
+pub use traffic::{TrafficStats, TrafficTable};
 
 use crate::account::{Lines, Spans};
 use requests::RequestTable;
@@ -97,6 +99,8 @@ pub struct Metrics {
     /// Lines of the access log, and spans of requests.
     pub(crate) lines: Arc<Lines>,
     pub(crate) spans: Arc<Spans>,
+    /// What load balancing, retries and limits did, by service port.
+    pub traffic: Arc<TrafficTable>,
     requests: RequestTable,
     refused: RwLock<BTreeMap<(Direction, &'static str), Arc<Counter>>>,
 }

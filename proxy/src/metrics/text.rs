@@ -56,6 +56,7 @@ impl Metrics {
         self.write_refusals(&mut page);
         self.write_requests(&mut page);
         self.write_fsm_requests(&mut page, state);
+        self.write_traffic(&mut page);
         page.0
     }
 
@@ -149,6 +150,16 @@ impl Metrics {
             for ((service, other), stats) in self.requests.sorted(direction) {
                 let labels = [("direction", direction.as_str()), ("service", &service), (other_label, &other)];
                 page.sample(name, &labels, stats.open());
+            }
+        }
+    }
+
+    fn write_traffic(&self, page: &mut Page) {
+        for (name, family) in self.traffic.families() {
+            let name = format!("sidecar_cluster_{name}");
+            page.family(&name, "counter", family.help);
+            for ((service, port), value) in family.values {
+                page.sample(&name, &[("sidecar_cluster_name", &service), ("port", &port.to_string())], value);
             }
         }
     }

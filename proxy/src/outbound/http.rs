@@ -9,8 +9,8 @@ use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode, Version};
 use fsm_proxy_config::traffic::{Algorithm, hash::key_of};
 use fsm_proxy_config::{Backend, Connection, Decision, RequestHead, Snapshot, decide};
-use smallvec::SmallVec;
 
+use super::attempts::Attempts;
 use crate::account::Account;
 use crate::context::{Context, Place};
 use crate::field_names::FieldNames;
@@ -19,36 +19,33 @@ use crate::metrics::{Direction, RequestTimer};
 use crate::reply::Reply;
 use crate::serve::{Answer, Downstream, Opening};
 use crate::stream::{Body, Until, with_head};
-use crate::upstream::{Asking, Failed, InFlight, Peer, UpstreamError};
-
-/// How often a request is sent at most.
-const ATTEMPTS: usize = 4;
+use crate::upstream::{Asking, Failed, Peer, UpstreamError};
 
 /// Answers the requests of one connection.
 #[derive(Clone)]
 pub struct Outbound {
-    context: Arc<Context>,
+    pub context: Arc<Context>,
     destination: SocketAddr,
     /// Where the connection came from.
     source: IpAddr,
 }
 
 /// Where a request goes.
-struct Route<'s> {
+pub struct Route<'s> {
     /// The TrafficSplit that applies.
-    split: Option<&'s str>,
-    backend: Backend<'s>,
+    pub split: Option<&'s str>,
+    pub backend: Backend<'s>,
     /// For consistent hashing.
-    key: Option<u64>,
+    pub key: Option<u64>,
 }
 
 /// A request that is ready to leave.
-struct Leaving<'s> {
-    snapshot: &'s Snapshot,
-    request: Box<Request<Body>>,
+pub struct Leaving<'s> {
+    pub snapshot: &'s Snapshot,
+    pub request: Box<Request<Body>>,
     /// The client's side of an upgrade, if the request asks for one.
-    upgrade: Option<Downstream>,
-    start: Instant,
+    pub upgrade: Option<Downstream>,
+    pub start: Instant,
 }
 
 impl Outbound {
@@ -94,55 +91,19 @@ impl Outbound {
         Ok((&forward.service.name, Route { split: forward.split, backend, key }))
     }
 
-    async fn to_service(
-        &self,
-        mut leaving: Leaving<'_>,
+    async fn to_service<'s>(
+        &'s self,
+        mut leaving: Leaving<'s>,
         service: &str,
-        route: Route<'_>,
+        route: Route<'s>,
         place: Place,
-        account: &mut Account,
+        account: &'s mut Account,
     ) -> Result<Response<Body>, Reply> {
-        let Route { split, backend, key } = route;
-        let pool = self.context.balancer.pool(&backend);
-        let stats = self.context.metrics.requests(Direction::Outbound, service, backend.service);
+        let stats = self.context.metrics.requests(Direction::Outbound, service, route.backend.service);
         let timer = stats.begin(leaving.start);
-        account.forwarded(service, split, &backend);
+        account.forwarded(service, route.split, &route.backend);
         account.receives(timer.stats(), leaving.request.body_mut());
-        let mut unreachable: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
-        let mut last = None;
-        for _ in 0..ATTEMPTS {
-            let Some(picked) = pool.pick(&backend, key, &unreachable) else { break };
-            let endpoint = picked.endpoint;
-            let begun = pool.measures().then(Instant::now);
-            let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
-            account.sent_to(endpoint);
-            match self.send(peer, leaving).await {
-                Ok(response) => {
-                    if let Some(begun) = begun {
-                        pool.answered(&picked, begun.elapsed(), response.status().is_server_error());
-                    }
-                    return Ok(finish(response, timer, std::mem::take(account), (Some(picked.in_flight), place)));
-                }
-                Err((error, again)) => {
-                    tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
-                    if !error.is_of_client() {
-                        // It is gone or going: others are preferred for a moment.
-                        pool.unreachable(&picked);
-                    }
-                    if matches!(error, UpstreamError::Dial(_)) {
-                        unreachable.push(endpoint.address);
-                    }
-                    last = Some(Reply::failed(&error));
-                    let Some(again) = again else { break };
-                    leaving = again;
-                    self.context.metrics.retries.add(1);
-                    timer.retried();
-                    account.retried();
-                }
-            }
-        }
-        // A forward has endpoints, so at least one was tried.
-        Err(last.unwrap_or_else(Reply::not_ready))
+        Attempts::new(self, route, timer, account).run(leaving, place).await
     }
 
     async fn to_destination(
@@ -158,13 +119,13 @@ impl Outbound {
         let _open = self.context.metrics.plain_outbound.open();
         let peer = Peer { application: self.destination, identity: None };
         match self.send(peer, leaving).await {
-            Ok(response) => Ok(finish(response, timer, std::mem::take(account), (None, place))),
+            Ok(response) => Ok(finish(response, timer, std::mem::take(account), place)),
             Err((error, _)) => Err(Reply::failed(&error)),
         }
     }
 
     /// Sends the request once; gives it back if it may be sent again.
-    async fn send<'s>(
+    pub async fn send<'s>(
         &self,
         peer: Peer<'_>,
         leaving: Leaving<'s>,
@@ -195,15 +156,10 @@ impl Outbound {
 }
 
 /// Counts the response until its body ends.
-fn finish(
-    mut response: Response<Body>,
-    mut timer: RequestTimer,
-    account: Account,
-    held: (Option<InFlight>, Place),
-) -> Response<Body> {
+fn finish(mut response: Response<Body>, mut timer: RequestTimer, account: Account, place: Place) -> Response<Body> {
     timer.answered(response.status());
     let account = account.answers(timer.stats(), &mut response);
-    response.body_mut().attach((account, timer, held));
+    response.body_mut().attach((account, timer, place));
     response
 }
 

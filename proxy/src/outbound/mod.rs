@@ -1,5 +1,6 @@
 //! From the application to services of the mesh, and to the world.
 
+mod attempts;
 mod http;
 mod leg;
 mod opaque;

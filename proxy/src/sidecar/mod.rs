@@ -140,7 +140,7 @@ impl Sidecar {
             upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, field_names, &counters),
             snapshots: sources.snapshots,
             tls: sources.tls,
-            balancer: Balancer::default(),
+            balancer: Balancer::new(&counters.traffic),
             observers: Arc::new(Observers::new(access_log, collector, owner.clone(), &counters)),
             metrics: counters,
             places: [(); 2].map(|()| Arc::new(Semaphore::new(limits.requests))),

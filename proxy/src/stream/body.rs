@@ -46,6 +46,7 @@ enum Source {
         rest: Box<Body>,
     },
     Switched(Weak<Companions>),
+    Wrapped(Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin>),
 }
 
 type Companions = Mutex<Vec<Box<dyn Any + Send>>>;
@@ -60,6 +61,8 @@ pub enum BodyError {
     Http1(#[from] hyper::Error),
     #[error("the HTTP/2 body broke off: {0}")]
     Http2(#[from] h2::Error),
+    #[error("the request took longer than its service's policy lets it take")]
+    TooLong,
 }
 
 impl Body {
@@ -81,6 +84,13 @@ impl Body {
     /// A body that drives the connection which it comes from.
     pub fn driven(body: impl http_body::Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static) -> Self {
         Self::from(Source::Driven(Box::new(body)))
+    }
+
+    /// What is made of another body.
+    pub(super) fn wrapped(
+        body: impl http_body::Body<Data = Bytes, Error = BodyError> + Send + Unpin + 'static,
+    ) -> Self {
+        Self::from(Source::Wrapped(Box::new(body)))
     }
 
     /// No body, of a response after which the connection speaks another protocol.
@@ -148,6 +158,7 @@ impl Body {
                 ready!(poll_http2(stream, data_ended, cx)).map(|frame| frame.map_err(BodyError::Http2))
             }
             Source::Switched(_) => None,
+            Source::Wrapped(body) => ready!(http_body::Body::poll_frame(Pin::new(body), cx)),
             Source::Broken(error) => error.take().map(Err),
             Source::Again { beginning, rest } => match beginning.pop_front() {
                 Some(data) => Some(Ok(Frame::data(data))),
@@ -224,6 +235,7 @@ impl http_body::Body for Body {
             Source::Driven(body) => body.is_end_stream(),
             Source::Http2 { stream, .. } => stream.is_end_stream(),
             Source::Switched(_) => true,
+            Source::Wrapped(body) => body.is_end_stream(),
             Source::Broken(error) => error.is_none(),
             Source::Again { beginning, rest } => beginning.is_empty() && rest.is_end_stream(),
         }
@@ -237,6 +249,7 @@ impl http_body::Body for Body {
             Source::Switched(_) => SizeHint::with_exact(0),
             Source::Http1(incoming) => incoming.size_hint(),
             Source::Driven(body) => body.size_hint(),
+            Source::Wrapped(body) => body.size_hint(),
             Source::Http2 { stream, .. } if stream.is_end_stream() => SizeHint::with_exact(0),
             Source::Http2 { .. } | Source::Broken(_) | Source::Again { .. } => SizeHint::default(),
         }
@@ -292,7 +305,7 @@ impl BodyError {
     /// The reason with which an HTTP/2 stream that carries this body on is reset.
     pub fn reset_reason(&self) -> h2::Reason {
         match self {
-            Self::Http1(_) => h2::Reason::CANCEL,
+            Self::Http1(_) | Self::TooLong => h2::Reason::CANCEL,
             Self::Http2(error) => error.reason().unwrap_or(h2::Reason::CANCEL),
         }
     }

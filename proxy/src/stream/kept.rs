@@ -16,6 +16,8 @@ pub struct Kept(Mutex<Option<Beginning>>);
 struct Beginning {
     data: Vec<Bytes>,
     len: usize,
+    /// There is no more of the body.
+    complete: bool,
 }
 
 impl Default for Kept {
@@ -35,6 +37,19 @@ impl Kept {
                 *kept = None;
             }
         }
+    }
+
+    /// The body has come to its end.
+    pub fn complete(&self) {
+        if let Some(beginning) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            beginning.complete = true;
+        }
+    }
+
+    /// The whole body; none if it was not kept, or has not come to its end.
+    pub fn whole(&self) -> Option<Vec<Bytes>> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.as_ref().filter(|beginning| beginning.complete).map(|beginning| beginning.data.clone())
     }
 
     /// It will not be sent again.
@@ -57,6 +72,9 @@ mod tests {
         let kept = Kept::default();
         kept.add(&Bytes::from_static(b"a"));
         kept.add(&Bytes::from_static(b"b"));
+        assert_eq!(kept.whole(), None);
+        kept.complete();
+        assert_eq!(kept.whole().unwrap(), ["a", "b"]);
         assert_eq!(kept.take().unwrap(), ["a", "b"]);
         assert_eq!(kept.take(), None);
         let kept = Kept::default();

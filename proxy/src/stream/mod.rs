@@ -2,11 +2,13 @@
 
 mod body;
 mod carry;
+mod deadline;
 mod gather;
 mod idle;
 mod intake;
 mod kept;
 mod meter;
+mod noted;
 mod send;
 mod spare;
 mod splice;

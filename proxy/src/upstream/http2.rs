@@ -17,7 +17,7 @@ use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{DialError, Dialer};
 use super::{Failed, UpstreamError, window};
@@ -379,7 +379,8 @@ struct Sending {
 )]
 enum SendingState {
     Ended(Body),
-    UnderWay(JoinHandle<Body>),
+    /// Given up with the request: the stream is reset.
+    UnderWay(AbortOnDropHandle<Body>),
 }
 
 impl Sending {
@@ -389,7 +390,7 @@ impl Sending {
         let mut sending = Box::pin(send_body(body, stream, Some(Arc::clone(&kept))));
         let state = match sending.as_mut().now_or_never() {
             Some(rest) => SendingState::Ended(rest),
-            None => SendingState::UnderWay(tokio::spawn(sending)),
+            None => SendingState::UnderWay(AbortOnDropHandle::new(tokio::spawn(sending))),
         };
         Self { kept, state }
     }
@@ -397,6 +398,9 @@ impl Sending {
     /// The response has begun: the rest of the body is sent without being kept.
     fn answered(self) {
         self.kept.forget();
+        if let SendingState::UnderWay(task) = self.state {
+            drop(task.detach());
+        }
     }
 
     /// The whole body, for another peer, if what was sent of it was kept.

@@ -22,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
 
-pub use balance::{Balancer, InFlight, MemberState};
+pub use balance::{Balancer, Counted, Entered, InFlight, MemberState, Picked, Pool};
 pub use dial::{DialError, Dialer};
 pub use upgrade::Asking;
 

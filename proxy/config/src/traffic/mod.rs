@@ -6,6 +6,7 @@
 pub mod candidates;
 pub mod hash;
 pub(crate) mod parse;
+pub mod retry;
 mod schedule;
 pub mod slow_start;
 mod zones;
@@ -16,6 +17,7 @@ use http::HeaderName;
 
 pub use candidates::{Candidates, Member};
 pub use hash::{Ring, hash};
+pub use retry::{Budget, Outcome, Retry};
 pub use slow_start::SlowStart;
 pub use zones::Zones;
 
@@ -25,6 +27,10 @@ pub struct TrafficPolicy {
     /// `ns/name` or `ns/name:port`; empty: nobody said anything.
     pub name: String,
     pub balancing: Balancing,
+    /// None: a request is sent again only if that is certain to do no harm.
+    pub retry: Option<Retry>,
+    /// For a request and its whole response.
+    pub request_timeout: Option<Duration>,
 }
 
 impl TrafficPolicy {

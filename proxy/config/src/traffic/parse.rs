@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Algorithm, Balancing, HashKey, SlowStart, TrafficPolicy, Zones};
+use super::{Algorithm, Balancing, Budget, HashKey, Retry, SlowStart, TrafficPolicy, Zones};
 use crate::parse::{At, Result};
 use crate::proto;
 
@@ -29,6 +29,8 @@ pub(crate) fn policy(at: At<'_>, message: &proto::TrafficPolicy) -> Result<Traff
     Ok(TrafficPolicy {
         name: at.0.name.clone(),
         balancing: message.load_balancer.as_ref().map(|one| balancing(at, one)).transpose()?.unwrap_or_default(),
+        retry: message.retry.as_ref().map(|one| retry(at, one)).transpose()?,
+        request_timeout: millis(message.request_timeout_ms),
     })
 }
 
@@ -132,4 +134,52 @@ fn zones(at: At<'_>, message: &proto::ZonePreference) -> Result<Zones> {
         }
     }
     Ok(Zones { own: String::new(), clients })
+}
+
+fn retry(at: At<'_>, message: &proto::Retry) -> Result<Retry> {
+    let each = |field: &str, numbers: &[u32], allowed: std::ops::RangeInclusive<u32>, what: &str| {
+        let checked = numbers.iter().enumerate().map(|(index, number)| match allowed.contains(number) {
+            true => Ok(*number as u16),
+            false => {
+                let (first, last) = (allowed.start(), allowed.end());
+                let reason = format!("{number} is not {what}: expected {first} to {last}");
+                Err(at.invalid(format!("retry.{field}[{index}]"), reason))
+            }
+        });
+        checked.collect::<Result<Vec<u16>>>()
+    };
+    let base = millis(message.backoff_base_ms).unwrap_or(Retry::DEFAULT_BACKOFF_BASE);
+    let max = millis(message.backoff_max_ms).unwrap_or(base * 10);
+    if max < base {
+        let reason = format!("{} ms is less than the base, {} ms: raise it", max.as_millis(), base.as_millis());
+        return Err(at.invalid("retry.backoff_max_ms", reason));
+    }
+    let retry = Retry {
+        attempts: message.attempts.max(1),
+        per_try_timeout: millis(message.per_try_timeout_ms),
+        statuses: each("statuses", &message.statuses, 400..=599, "the status of a failure")?,
+        server_errors: message.server_errors,
+        grpc_statuses: each("grpc_statuses", &message.grpc_statuses, 1..=16, "the gRPC status of a failure")?,
+        resets: message.resets,
+        non_idempotent: message.non_idempotent,
+        backoff_base: base,
+        backoff_max: max,
+        budget: budget(at, message.budget.as_ref())?,
+    };
+    let status = !retry.statuses.is_empty() || !retry.grpc_statuses.is_empty() || retry.server_errors;
+    if !(status || retry.resets || retry.per_try_timeout.is_some()) {
+        return Err(
+            at.invalid("retry", "names nothing to send again after: add statuses, resets or a per-try time-out")
+        );
+    }
+    Ok(retry)
+}
+
+fn budget(at: At<'_>, message: Option<&proto::RetryBudget>) -> Result<Budget> {
+    let Some(message) = message else { return Ok(Budget::default()) };
+    let given = message.percent.unwrap_or(Budget::default().percent);
+    Ok(Budget {
+        percent: percent(at, "retry.budget.percent", given)?,
+        least: message.min_concurrent.unwrap_or(Budget::default().least),
+    })
 }

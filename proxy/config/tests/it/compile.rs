@@ -1,8 +1,8 @@
 //! What cannot be used is refused as a whole, with the resource and the field.
 
 use fsm_proxy_config::proto::{
-    BalancerAlgorithm, Endpoint, Endpoints, HashKey, LoadBalancer, PortMapping, Service, ServicePort, SlowStart,
-    TrafficPolicy, ZoneClients, ZonePreference, hash_key,
+    BalancerAlgorithm, Endpoint, Endpoints, HashKey, LoadBalancer, PortMapping, Retry, RetryBudget, Service,
+    ServicePort, SlowStart, TrafficPolicy, ZoneClients, ZonePreference, hash_key,
 };
 use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check};
 
@@ -55,7 +55,7 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
     let balanced = |change: &dyn Fn(&mut LoadBalancer)| {
         let mut balancer = LoadBalancer::default();
         change(&mut balancer);
-        named("a/b", TrafficPolicy { load_balancer: Some(balancer) })
+        named("a/b", TrafficPolicy { load_balancer: Some(balancer), ..TrafficPolicy::default() })
     };
     let key = |of| HashKey { of: Some(of) };
     let hash = BalancerAlgorithm::ConsistentHash as i32;
@@ -76,7 +76,19 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
             one.zones = Some(ZonePreference { clients: clients.into() });
         }),
     ];
-    insta::assert_snapshot!(errors.join("\n"));
+    let retried = |change: &dyn Fn(&mut Retry)| {
+        let mut retry = Retry { server_errors: true, ..Retry::default() };
+        change(&mut retry);
+        named("a/b", TrafficPolicy { retry: Some(retry), ..TrafficPolicy::default() })
+    };
+    let retries = [
+        retried(&|one| one.server_errors = false),
+        retried(&|one| one.statuses = vec![503, 200]),
+        retried(&|one| one.grpc_statuses = vec![0]),
+        retried(&|one| (one.backoff_base_ms, one.backoff_max_ms) = (100, 50)),
+        retried(&|one| one.budget = Some(RetryBudget { percent: Some(101), ..RetryBudget::default() })),
+    ];
+    insta::assert_snapshot!([&errors[..], &retries].concat().join("\n"));
 }
 
 #[test]
@@ -84,7 +96,7 @@ fn a_policy_for_a_port_takes_the_place_of_the_services() {
     let mut mesh = Mesh::bookstore();
     let by = |algorithm: BalancerAlgorithm| {
         let balancer = LoadBalancer { algorithm: algorithm.into(), ..LoadBalancer::default() };
-        Resource::TrafficPolicy(TrafficPolicy { load_balancer: Some(balancer) })
+        Resource::TrafficPolicy(TrafficPolicy { load_balancer: Some(balancer), ..TrafficPolicy::default() })
     };
     mesh.put("bookstore/bookstore-v1", by(BalancerAlgorithm::RoundRobin));
     mesh.put("bookstore/bookstore-v2", by(BalancerAlgorithm::RoundRobin));

@@ -89,7 +89,7 @@ fn resource() -> impl Strategy<Value = Resource> {
             .prop_map(|(sources, rules)| Resource::InboundPolicy(InboundPolicy { sources, rules })),
         (0..5i32, proptest::option::of(0u32..120)).prop_map(|(algorithm, panic_threshold_percent)| {
             let balancer = LoadBalancer { algorithm, panic_threshold_percent, ..LoadBalancer::default() };
-            Resource::TrafficPolicy(TrafficPolicy { load_balancer: Some(balancer) })
+            Resource::TrafficPolicy(TrafficPolicy { load_balancer: Some(balancer), ..TrafficPolicy::default() })
         }),
     ]
 }

@@ -11,7 +11,7 @@ use super::client::{collect, connect1, fetch, get};
 use super::fleet::{Fleet, number};
 
 fn policy(load_balancer: LoadBalancer) -> TrafficPolicy {
-    TrafficPolicy { load_balancer: Some(load_balancer) }
+    TrafficPolicy { load_balancer: Some(load_balancer), ..Default::default() }
 }
 
 fn by(algorithm: BalancerAlgorithm) -> LoadBalancer {

@@ -59,6 +59,12 @@ impl Fleet {
         self.client.configure(&self.resources);
     }
 
+    /// Replaces the policy of the service.
+    pub fn apply(&mut self, policy: proto::TrafficPolicy) {
+        self.resources = self.resources.clone().with("shop/store", Resource::TrafficPolicy(policy));
+        self.client.configure(&self.resources);
+    }
+
     /// Takes the endpoint with this number away from the client's configuration.
     pub fn remove(&mut self, number: usize) {
         let nothing = proto::Endpoints { service: "shop/store".into(), ..Default::default() };

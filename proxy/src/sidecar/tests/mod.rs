@@ -17,5 +17,6 @@ mod odd;
 mod opaque;
 mod overload;
 mod policy;
+mod retries;
 mod swaps;
 mod websocket;

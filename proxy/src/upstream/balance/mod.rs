@@ -5,6 +5,7 @@
 //! port, a [`Pool`], made when it is first used. What must outlast a configuration is shared by the pools of
 //! successive ones.
 
+mod circuit;
 mod latency;
 mod load;
 mod member;
@@ -21,15 +22,17 @@ use fsm_proxy_config::{Backend, Snapshot};
 use load::Load;
 use port::Port;
 
+use crate::metrics::TrafficTable;
+
+pub use circuit::{Counted, Entered};
 pub use load::InFlight;
 pub use member::MemberState;
-#[cfg(test)]
-use pool::Picked;
-pub use pool::Pool;
+pub use pool::{Picked, Pool};
 
 /// All that this proxy knows about endpoints.
 pub struct Balancer {
     known: Mutex<Known>,
+    traffic: Arc<TrafficTable>,
     clock: Clock,
 }
 
@@ -51,13 +54,12 @@ impl Clock {
     }
 }
 
-impl Default for Balancer {
-    fn default() -> Self {
-        Self { known: Mutex::default(), clock: Clock(Instant::now()) }
-    }
-}
-
 impl Balancer {
+    /// Counts what it does in `traffic`.
+    pub fn new(traffic: &Arc<TrafficTable>) -> Self {
+        Self { known: Mutex::default(), traffic: Arc::clone(traffic), clock: Clock(Instant::now()) }
+    }
+
     /// What is known about the endpoints of a backend.
     pub fn pool<'s>(&self, backend: &Backend<'s>) -> &'s Pool {
         backend.attachment.get_or_init(|| self.join(backend))
@@ -68,7 +70,9 @@ impl Balancer {
     fn join(&self, backend: &Backend<'_>) -> Pool {
         let mut known = self.known();
         let Known { ports, loads } = &mut *known;
-        let port = ports.entry((backend.service.into(), backend.port)).or_insert_with(|| Port::new(self.clock));
+        let service: Arc<str> = backend.service.into();
+        let stats = || self.traffic.of(&service, backend.port);
+        let port = ports.entry((Arc::clone(&service), backend.port)).or_insert_with(|| Port::new(self.clock, stats()));
         Pool::new(port, backend, |address| Arc::clone(loads.entry(address).or_default()))
     }
 

@@ -11,9 +11,11 @@ use fsm_proxy_config::traffic::{Algorithm, Balancing, Candidates, Ring, candidat
 use fsm_proxy_config::{Backend, TrafficPolicy};
 use smallvec::SmallVec;
 
+use super::circuit::{Counted, Entered};
 use super::load::{InFlight, Load};
 use super::member::Member;
 use super::port::Port;
+use crate::metrics::TrafficStats;
 
 /// What is known about the endpoints of one configuration.
 pub struct Pool {
@@ -85,6 +87,21 @@ impl Pool {
         }?;
         let in_flight = self.members[index].load.enter();
         Some(Picked { endpoint: &backend.siblings[index], in_flight, index })
+    }
+
+    /// What is counted for the service port.
+    pub fn stats(&self) -> &TrafficStats {
+        &self.port.stats
+    }
+
+    /// A place among at most `most`; none is left: none.
+    pub fn enter(&self, counted: Counted, most: u32) -> Option<Entered> {
+        self.port.enter(counted, most)
+    }
+
+    /// How many of these there are now, all endpoints together.
+    pub fn open(&self, counted: Counted) -> u32 {
+        self.port.circuit.open(counted)
     }
 
     /// Remembers that an endpoint could not be reached.

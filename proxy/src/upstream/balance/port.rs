@@ -9,8 +9,10 @@ use fsm_proxy_config::model::Endpoint;
 use fsm_proxy_config::traffic::Ring;
 
 use super::Clock;
+use super::circuit::Circuit;
 use super::load::Load;
 use super::member::Member;
+use crate::metrics::TrafficStats;
 
 /// A ring, and the endpoints with their weights that it was made of.
 type Known = (Vec<(SocketAddr, u32)>, Arc<Ring>);
@@ -21,14 +23,22 @@ pub struct Port {
     members: Mutex<HashMap<SocketAddr, Arc<Member>>>,
     /// The next turn of round robin. Begins anywhere, so that proxies that start together do not go the same round.
     pub turn: AtomicU32,
+    pub stats: Arc<TrafficStats>,
+    pub circuit: Circuit,
     /// The last ring, as most configurations leave it as it is.
     ring: Mutex<Option<Known>>,
 }
 
 impl Port {
-    pub(super) fn new(clock: Clock) -> Arc<Self> {
-        let turn = AtomicU32::new(fastrand::u32(..));
-        Arc::new(Self { clock, members: Mutex::default(), turn, ring: Mutex::default() })
+    pub(super) fn new(clock: Clock, stats: Arc<TrafficStats>) -> Arc<Self> {
+        Arc::new(Self {
+            clock,
+            members: Mutex::default(),
+            turn: AtomicU32::new(fastrand::u32(..)),
+            stats,
+            circuit: Circuit::default(),
+            ring: Mutex::default(),
+        })
     }
 
     /// The members for these endpoints, in their order. Those of the first configuration are not new: the proxy is.

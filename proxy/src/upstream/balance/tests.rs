@@ -12,7 +12,7 @@ fn addresses(count: u8) -> Vec<SocketAddr> {
 }
 
 fn snapshot(addresses: &[SocketAddr], balancer: LoadBalancer) -> Arc<Snapshot> {
-    let policy = TrafficPolicy { load_balancer: Some(balancer) };
+    let policy = TrafficPolicy { load_balancer: Some(balancer), ..Default::default() };
     Resources::new("buyer", &[])
         .service("shop/store", "10.96.0.1", proto::Protocol::Http)
         .endpoints("shop/store", addresses, "")
@@ -41,7 +41,7 @@ struct Fixture {
 impl Fixture {
     fn new(count: u8, balancer: LoadBalancer) -> Self {
         let addresses = addresses(count);
-        Self { balancer: Balancer::default(), snapshot: snapshot(&addresses, balancer), addresses }
+        Self { balancer: Balancer::new(&Arc::default()), snapshot: snapshot(&addresses, balancer), addresses }
     }
 
     fn pick(&self, tried: &[SocketAddr]) -> Option<Picked<'_>> {
