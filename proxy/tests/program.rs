@@ -74,13 +74,13 @@ impl Drop for Running {
 }
 
 /// The program in a network namespace of its own; none if the machine does not allow that.
-fn started() -> Option<Running> {
+fn started(flags: &str) -> Option<Running> {
     let allowed = Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"]).output();
     if !allowed.is_ok_and(|output| output.status.success()) {
         println!("skipped: needs root, unshare and ip for a network namespace");
         return None;
     }
-    let script = format!("ip link set lo up && exec {PROGRAM} sidecar --drain-seconds 5");
+    let script = format!("ip link set lo up && exec {PROGRAM} sidecar --drain-seconds 5 {flags}");
     let mut command = Command::new("unshare");
     command.args(["--net", "sh", "-c", &script]).envs(environment()).stderr(Stdio::piped());
     Some(Running(command.spawn().unwrap()))
@@ -127,7 +127,7 @@ fn get(pid: u32, port: u16, path: &str) -> String {
 
 #[test]
 fn it_starts_without_a_controller_and_ends_at_sigterm() {
-    let Some(mut child) = started() else { return };
+    let Some(mut child) = started("") else { return };
     let mut log = child.log();
     wait_for(&mut log, "the sidecar has started");
     let ready = get(child.id(), 15902, "/fsm-ready");
@@ -143,7 +143,7 @@ fn it_starts_without_a_controller_and_ends_at_sigterm() {
 
 #[test]
 fn processes_take_each_others_place_and_no_connection_is_refused() {
-    let Some(mut child) = started() else { return };
+    let Some(mut child) = started("") else { return };
     let mut log = child.log();
     wait_for(&mut log, "the sidecar has started");
     // Keeps the namespace, and connects to its ports all the time.
@@ -189,6 +189,19 @@ fn processes_take_each_others_place_and_no_connection_is_refused() {
     }
     end.send(()).unwrap();
     assert!(connecting.join().unwrap() > 0);
+    child.terminate();
+    wait_for(&mut log, "ended");
+    assert_eq!(child.code(), Some(0));
+}
+
+#[test]
+fn everything_is_served_for_the_grace_and_a_second_signal_ends_it() {
+    let Some(mut child) = started("--grace-seconds 3600") else { return };
+    let mut log = child.log();
+    wait_for(&mut log, "the sidecar has started");
+    child.terminate();
+    wait_for(&mut log, "for a while everything is served as before");
+    assert!(get(child.id(), 15010, "/stats/prometheus").starts_with("HTTP/1.1 200"));
     child.terminate();
     wait_for(&mut log, "ended");
     assert_eq!(child.code(), Some(0));

@@ -61,6 +61,10 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let names = [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS, PROXY_AUTHENTICATE];
     // Most messages have none of them, and few fields: to look at these takes less than to look for those.
     if headers.keys().any(|name| names.contains(name)) {
+        if headers.contains_key(TRANSFER_ENCODING) {
+            // The coding says where the body ends, and a length beside it may be wrong (RFC 9112, section 6.3).
+            headers.remove(CONTENT_LENGTH);
+        }
         for name in names {
             headers.remove(name);
         }
@@ -234,7 +238,6 @@ mod tests {
                 .header("x-private", "1")
                 .header("keep-alive", "timeout=5")
                 .header("te", "trailers, deflate")
-                .header("transfer-encoding", "chunked")
                 .header("x-kept", "2"),
         );
         strip_hop_by_hop(&mut head.headers);
@@ -242,6 +245,14 @@ mod tests {
             head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
         left.sort_unstable();
         assert_eq!(left, [("content-length", &b"0"[..]), ("host", b"store"), ("te", b"trailers"), ("x-kept", b"2")]);
+    }
+
+    /// A response with both came to nothing: the body had another length than HTTP/2 was told.
+    #[test]
+    fn a_length_beside_a_transfer_coding_is_removed() {
+        let mut head = parts(Request::builder().header("content-length", "9").header("transfer-encoding", "chunked"));
+        strip_hop_by_hop(&mut head.headers);
+        assert!(head.headers.is_empty(), "{:?}", head.headers);
     }
 
     /// A request with the lines "te: trailers" and "te: 1" came back as 502: HTTP/2 had refused the second.

@@ -16,20 +16,20 @@ use super::app::{self, describe};
 use super::client::fetch;
 use super::mesh::{Mesh, Pair};
 
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 const CANCEL: u32 = 8;
 /// `:method GET`, `:scheme http`, `:path /`, `:authority store`.
-const GET: &[u8] = b"\x82\x86\x84\x01\x05store";
+pub const GET: &[u8] = b"\x82\x86\x84\x01\x05store";
 /// A peer that takes nothing more for so long has stopped reading, or has gone.
 const STUCK: Duration = Duration::from_secs(1);
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Bytes {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(9 + payload.len());
     frame.put_uint(payload.len() as u64, 3);
     frame.put_u8(kind);
@@ -40,7 +40,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Bytes {
 }
 
 /// A connection on which the flood may begin.
-async fn connected(pair: &Pair, settings: &[u8]) -> TcpStream {
+pub async fn connected(pair: &Pair, settings: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(pair.client.outbound()).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     stream.write_all(&frame(SETTINGS, 0, 0, settings)).await.unwrap();
@@ -59,7 +59,7 @@ async fn flood(stream: &mut TcpStream, frames: impl Iterator<Item = Bytes>) -> u
     taken
 }
 
-async fn still_serves(pair: &Pair) {
+pub async fn still_serves(pair: &Pair) {
     assert_eq!(fetch(pair.client.outbound(), "/books").await.status, 200);
 }
 

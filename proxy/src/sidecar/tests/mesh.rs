@@ -156,6 +156,11 @@ impl Mesh {
         pod
     }
 
+    /// Gives a pod another certificate of its identity.
+    pub fn renew(&self, pod: &Pod, spiffe: &str) {
+        pod.sources.tls.set(self.ca.issue(spiffe, Duration::from_secs(3600))).unwrap();
+    }
+
     /// A client and a server pod, for an application that listens on `port` and speaks `protocol`.
     pub fn pair(&self, application: SocketAddr, protocol: proto::Protocol) -> Pair {
         let ip = pod_ip();

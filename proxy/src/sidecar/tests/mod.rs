@@ -2,10 +2,12 @@
 
 pub(crate) mod app;
 mod balancing;
+mod change;
 pub(crate) mod client;
 mod fleet;
 mod floods;
 mod http;
+mod http2_rules;
 mod interim;
 mod journey;
 mod lifecycle;
@@ -17,6 +19,7 @@ mod odd;
 mod opaque;
 mod overload;
 mod policy;
+mod responses;
 mod retries;
 mod swaps;
 mod websocket;
