@@ -96,7 +96,10 @@ impl Inbound {
                 answered => answered.map_err(|failed| failed.error),
             }
         };
-        let mut response = answered.map_err(|error| Reply::failed(&error))?;
+        let mut response = answered.map_err(|error| {
+            timer.failed(error.failure());
+            Reply::failed(&error)
+        })?;
         timer.answered(response.status());
         let account = std::mem::take(account).answers(timer.stats(), &mut response);
         response.body_mut().attach((account, timer, place));

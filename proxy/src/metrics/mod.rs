@@ -3,8 +3,12 @@
 //! Counters are plain atomics. Those of a service are looked up once for each request, without allocating.
 
 mod histogram;
+mod page;
+mod process;
 mod requests;
 pub mod serve;
+#[cfg(test)]
+mod tests;
 pub mod text;
 mod traffic;
 
@@ -15,7 +19,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::Serialize;
 
 pub use histogram::Histogram;
-pub use requests::{ConnectionTimer, RequestStats, RequestTimer};
+pub use page::Form;
+pub use requests::{ConnectionTimer, Failure, RequestStats, RequestTimer};
 pub use traffic::{TrafficStats, TrafficTable};
 
 use crate::account::{Lines, Spans};
@@ -94,6 +99,8 @@ pub struct Metrics {
     pub plaintext_refused: Counter,
     /// Connections from other proxies that came to nothing before the first request.
     pub handshakes_failed: Counter,
+    /// Endpoints that did not prove to be who they should be, or did not finish the handshake.
+    pub dials_failed: Arc<Counter>,
     /// Requests that were sent again, to another endpoint or on a new connection.
     pub retries: Counter,
     /// Lines of the access log, and spans of requests.
@@ -105,13 +112,24 @@ pub struct Metrics {
     refused: RwLock<BTreeMap<(Direction, &'static str), Arc<Counter>>>,
 }
 
-/// For the admin endpoint `/stats`.
+/// For the admin endpoint `/stats`: sums of what the metrics page tells in detail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub connections: ConnectionSummary,
     pub requests: BTreeMap<&'static str, u64>,
     pub refused: BTreeMap<String, u64>,
     pub retries: u64,
+    /// Lines of the access log and spans, written and sent.
+    pub told: Told,
+}
+
+/// What was told of single requests, and what was lost on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Told {
+    pub lines: u64,
+    pub lines_lost: u64,
+    pub spans: u64,
+    pub spans_lost: u64,
 }
 
 /// Connections so far, between this proxy and other hosts.
@@ -156,6 +174,12 @@ impl Metrics {
                 .map(|((direction, reason), count)| (format!("{} {reason}", direction.as_str()), count.get()))
                 .collect(),
             retries: self.retries.get(),
+            told: Told {
+                lines: self.lines.written.get(),
+                lines_lost: self.lines.lost.get(),
+                spans: self.spans.sent.get(),
+                spans_lost: self.spans.lost.get(),
+            },
         }
     }
 }

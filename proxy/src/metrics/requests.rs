@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use http::StatusCode;
@@ -13,8 +13,11 @@ use crate::stream::{End, Metered, Way};
 /// The counters of the requests between two parties.
 #[derive(Debug, Default)]
 pub struct RequestStats {
-    /// Responses by the first digit of their status; 0: none.
-    classes: [Counter; 6],
+    /// Responses by their status. Most services use few of them, so each hundred is there from the first one on.
+    codes: [OnceLock<Box<[Counter; 100]>>; 5],
+    /// Requests that got no response.
+    none: Counter,
+    failures: Failures,
     open: AtomicI64,
     retries: Counter,
     /// Bytes of bodies, from the client and to it.
@@ -25,6 +28,30 @@ pub struct RequestStats {
     connections: Counter,
     connections_open: AtomicI64,
     connections_length: Histogram,
+}
+
+/// What became of attempts that came to nothing.
+#[derive(Debug, Default)]
+pub struct Failures {
+    /// Endpoints that could not be reached.
+    pub unreachable: Counter,
+    /// Of these, those that did not answer in time.
+    pub timed_out: Counter,
+    /// The other end broke off before it answered.
+    pub broken: Counter,
+    /// The client gave up, or its request's body broke off.
+    pub given_up: Counter,
+}
+
+/// Why an attempt came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Unreachable,
+    TimedOut,
+    Broken,
+    GivenUp,
+    /// It is counted elsewhere: a time-out, or a refusal by the other end's proxy.
+    Elsewhere,
 }
 
 /// One opaque connection, counted as open until dropped.
@@ -53,14 +80,16 @@ impl Drop for ConnectionTimer {
 pub struct RequestTimer {
     stats: Arc<RequestStats>,
     start: Instant,
-    class: usize,
+    /// Of the response; 0: none.
+    status: u16,
+    failed: bool,
 }
 
 impl RequestStats {
     /// Begins to count a request.
     pub fn begin(self: Arc<Self>, start: Instant) -> RequestTimer {
         self.open.fetch_add(1, Ordering::Relaxed);
-        RequestTimer { stats: self, start, class: 0 }
+        RequestTimer { stats: self, start, status: 0, failed: false }
     }
 
     /// Begins to count an opaque connection.
@@ -80,14 +109,64 @@ impl RequestStats {
         &self.connections_length
     }
 
+    /// Counts an attempt that came to nothing.
+    pub fn failed(&self, failure: Failure) {
+        let failures = &self.failures;
+        match failure {
+            Failure::Unreachable => failures.unreachable.add(1),
+            Failure::TimedOut => {
+                failures.unreachable.add(1);
+                failures.timed_out.add(1);
+            }
+            Failure::Broken => failures.broken.add(1),
+            Failure::GivenUp => failures.given_up.add(1),
+            Failure::Elsewhere => {}
+        }
+    }
+
+    /// Attempts that came to nothing.
+    pub fn failures(&self) -> &Failures {
+        &self.failures
+    }
+
+    fn ended(&self, status: u16) {
+        let counter = match usize::from(status).checked_sub(100) {
+            Some(index) if index < 500 => {
+                let hundred =
+                    self.codes[index / 100].get_or_init(|| Box::new(std::array::from_fn(|_| Counter::default())));
+                &hundred[index % 100]
+            }
+            _ => &self.none,
+        };
+        counter.add(1);
+    }
+
+    /// Responses by their status; 0: none came. Only those that came.
+    pub fn by_code(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
+        let hundreds = self.codes.iter().enumerate().filter_map(|(index, codes)| Some((index, codes.get()?)));
+        let codes = hundreds.flat_map(|(index, codes)| {
+            codes.iter().enumerate().map(move |(code, counter)| ((index + 1) * 100 + code, counter.get()))
+        });
+        std::iter::once((0, self.none.get())).chain(codes).filter(|(_, count)| *count > 0)
+    }
+
     /// Responses by the first digit of their status; 0: none came.
     pub fn by_class(&self) -> impl Iterator<Item = (usize, u64)> + '_ {
-        self.classes.iter().map(Counter::get).enumerate()
+        let mut classes = [0; 6];
+        for (code, count) in self.by_code() {
+            classes[code / 100] += count;
+        }
+        classes.into_iter().enumerate()
     }
 
     /// All requests that came to an end.
     pub fn total(&self) -> u64 {
-        self.classes.iter().map(Counter::get).sum()
+        self.by_code().map(|(_, count)| count).sum()
+    }
+
+    /// Those that got no response.
+    pub fn without_response(&self) -> u64 {
+        self.none.get()
     }
 
     /// Requests under way.
@@ -138,14 +217,24 @@ impl RequestTimer {
 
     /// The head of the response is there.
     pub fn answered(&mut self, status: StatusCode) {
-        self.class = usize::from(status.as_u16() / 100).min(5);
+        self.status = status.as_u16();
+    }
+
+    /// An attempt came to nothing.
+    pub fn failed(&mut self, failure: Failure) {
+        self.failed = true;
+        self.stats.failed(failure);
     }
 }
 
 impl Drop for RequestTimer {
     fn drop(&mut self) {
         self.stats.open.fetch_sub(1, Ordering::Relaxed);
-        self.stats.classes[self.class].add(1);
+        self.stats.ended(self.status);
+        if self.status == 0 && !self.failed {
+            // Nobody waits for an answer any more.
+            self.stats.failed(Failure::GivenUp);
+        }
         self.stats.duration.record(self.start.elapsed());
     }
 }

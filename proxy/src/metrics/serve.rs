@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use crate::accept::Accepted;
 use crate::context::Context;
+use crate::metrics::Form;
 use crate::serve::{Answer, Opening, serve_http1};
 use crate::stream::Body;
 
@@ -33,9 +34,10 @@ impl Answer for Page {
             *response.status_mut() = StatusCode::NOT_FOUND;
             return response;
         }
-        let mut response = Response::new(Body::text(self.0.metrics.text(&self.0.state())));
-        let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, kind);
+        let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let form = Form::wanted(accept);
+        let mut response = Response::new(Body::text(self.0.metrics.page(&self.0.state(), form)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(form.content_type()));
         response
     }
 

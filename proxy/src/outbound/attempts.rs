@@ -19,7 +19,7 @@ use super::http::{Leaving, Outbound, Route};
 use crate::account::Account;
 use crate::context::Place;
 use crate::headers;
-use crate::metrics::RequestTimer;
+use crate::metrics::{Failure, RequestTimer};
 use crate::reply::Reply;
 use crate::stream::{Body, Kept, with_head};
 use crate::upstream::{Counted, Entered, Peer, Picked, Pool, UpstreamError};
@@ -96,6 +96,7 @@ impl<'s> Attempts<'s> {
                 }
                 Err((error, again)) => {
                     tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
+                    self.timer.failed(error.failure());
                     if let Some(picked) = self.asked.as_ref().filter(|_| !error.is_of_client()) {
                         // It is gone or going: others are preferred for a moment.
                         self.pool.unreachable(picked);
@@ -152,11 +153,13 @@ impl<'s> Attempts<'s> {
             }
             if let (Tried::TooLong, Some(time)) = (&tried, time.filter(|_| until == deadline)) {
                 stats.timeouts.add(1);
+                self.timer.failed(Failure::Elsewhere);
                 return Err(Reply::timed_out(time, false));
             }
             let outcome = tried.outcome(grpc);
             if outcome == Some(Outcome::TimedOut) {
                 stats.per_try_timeouts.add(1);
+                self.timer.failed(Failure::Elsewhere);
             }
             let next = match outcome.filter(|outcome| retry.is_some_and(|retry| retry.wants(*outcome, &method))) {
                 Some(_) => self.next(retry, retries, again, &mut permit, deadline),

@@ -113,14 +113,17 @@ impl Outbound {
         account: &mut Account,
     ) -> Result<Response<Body>, Reply> {
         let stats = self.context.metrics.requests(Direction::Outbound, "passthrough", "passthrough");
-        let timer = stats.begin(leaving.start);
+        let mut timer = stats.begin(leaving.start);
         account.passed_through(self.destination);
         account.receives(timer.stats(), leaving.request.body_mut());
         let _open = self.context.metrics.plain_outbound.open();
         let peer = Peer { application: self.destination, identity: None };
         match self.send(peer, leaving).await {
             Ok(response) => Ok(finish(response, timer, std::mem::take(account), place)),
-            Err((error, _)) => Err(Reply::failed(&error)),
+            Err((error, _)) => {
+                timer.failed(error.failure());
+                Err(Reply::failed(&error))
+            }
         }
     }
 

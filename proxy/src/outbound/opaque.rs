@@ -145,6 +145,7 @@ async fn to_service(
             // The server's policy speaks for all of its replicas.
             Err(error @ UpstreamError::Tunnel { .. }) => return Err(error.into()),
             Err(error) => {
+                stats.failed(error.failure());
                 pool.unreachable(&picked);
                 tried.push(picked.endpoint.address);
                 context.metrics.retries.add(1);

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::metrics::Counter;
 use crate::stream::Intake;
 use crate::tls::{MeshTls, NotReady};
 
@@ -22,6 +23,8 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 pub struct Dialer {
     tls: MeshTls,
     handshake_timeout: Duration,
+    /// Handshakes that came to nothing.
+    failed: Arc<Counter>,
 }
 
 /// An endpoint could not be reached. Nothing was sent to it.
@@ -44,8 +47,9 @@ pub enum DialError {
 }
 
 impl Dialer {
-    pub fn new(tls: MeshTls, handshake_timeout: Duration) -> Self {
-        Self { tls, handshake_timeout }
+    /// Counts handshakes that come to nothing in `failed`.
+    pub fn new(tls: MeshTls, handshake_timeout: Duration, failed: Arc<Counter>) -> Self {
+        Self { tls, handshake_timeout, failed }
     }
 
     /// A plain connection.
@@ -77,7 +81,11 @@ impl Dialer {
         let _ = socket.set_tcp_user_timeout(Some(DEAD_AFTER));
         let name = ServerName::IpAddress(address.ip().into());
         let handshake = TlsConnector::from(config).connect(name, Intake::new(stream));
-        match tokio::time::timeout(self.handshake_timeout, handshake).await {
+        let ended = tokio::time::timeout(self.handshake_timeout, handshake).await;
+        if !matches!(ended, Ok(Ok(_))) {
+            self.failed.add(1);
+        }
+        match ended {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(source)) => {
                 Err(DialError::Identity { address, identity: identity.clone(), source: Arc::new(source) })

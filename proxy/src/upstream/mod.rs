@@ -18,7 +18,7 @@ use http::{Method, Request, Response};
 use crate::field_names::FieldNames;
 use crate::headers;
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Failure, Metrics};
 use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
 
@@ -75,6 +75,17 @@ impl UpstreamError {
         }
     }
 
+    /// What it counts as.
+    pub fn failure(&self) -> Failure {
+        match self {
+            _ if self.is_of_client() => Failure::GivenUp,
+            Self::Dial(DialError::TimedOut { .. }) => Failure::TimedOut,
+            Self::Dial(_) => Failure::Unreachable,
+            Self::Http1 { .. } | Self::Http2 { .. } => Failure::Broken,
+            Self::Tunnel { .. } => Failure::Elsewhere,
+        }
+    }
+
     /// The word for metrics and for the `fsm-denied` header.
     pub fn class(&self) -> &'static str {
         match self {
@@ -90,7 +101,7 @@ impl Upstream {
     /// Connections made with `tls`, to the mesh port `mesh_port` of other pods.
     pub fn new(tls: MeshTls, mesh_port: u16, limits: &Limits, field_names: FieldNames, metrics: &Metrics) -> Self {
         Self {
-            dialer: Dialer::new(tls, limits.handshake_timeout),
+            dialer: Dialer::new(tls, limits.handshake_timeout, Arc::clone(&metrics.dials_failed)),
             http1: http1::Pool::new(limits, true, FieldNames::Lower),
             // What comes from other proxies is HTTP/2, where names have no case.
             application: http1::Pool::new(limits, false, field_names),
