@@ -9,6 +9,7 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use crate::control::Environment;
 use crate::field_names::FieldNames;
+use crate::workers::{self, Workers};
 
 /// The data plane of FSM.
 #[derive(Debug, ClapArgs)]
@@ -74,34 +75,20 @@ pub fn main(args: Args) -> anyhow::Result<()> {
 
 fn sidecar(args: &SidecarArgs) -> anyhow::Result<()> {
     let environment = Environment::from_process()?;
+    keep_freed_memory();
     let raised = raise_file_limit();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let runtime = runtime(args.threads.unwrap_or(cores.min(2)))?;
-    let ended = runtime.block_on(life::run(args, environment, raised));
+    let runtime = workers::runtime().context("cannot start the runtime")?;
+    let workers = Workers::start(args.threads.unwrap_or(cores.min(2))).context("cannot start threads")?;
+    let ended = runtime.block_on(life::run(args, environment, raised, workers));
     // What is still under way after the drain is not waited for.
     runtime.shutdown_background();
     ended
 }
 
-/// What the data path runs on: `threads` of them carry traffic.
-///
-/// # Errors
-///
-/// When the kernel gives no thread or no event queue.
-pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
-    keep_freed_memory();
-    // A single thread needs no queues that others may take work from.
-    let mut builder = match threads {
-        0 | 1 => tokio::runtime::Builder::new_current_thread(),
-        _ => tokio::runtime::Builder::new_multi_thread(),
-    };
-    builder.worker_threads(threads.max(1)).thread_name("fsm-proxy").enable_all();
-    builder.build().context("cannot start the runtime")
-}
-
 /// Under load some hundred kilobytes are needed and freed many times a second; they are not given back to the kernel and
 /// asked for again each time. A proxy keeps 1 MiB at most by this.
-fn keep_freed_memory() {
+pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "the standard library has no access to the settings of its allocator")]
     // SAFETY: the call takes two integers; a value that is not taken leaves the setting as it was.

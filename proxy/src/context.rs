@@ -17,6 +17,7 @@ use crate::metrics::{Direction, Metrics};
 use crate::reply::Reply;
 use crate::tls::MeshTls;
 use crate::upstream::{Balancer, Upstream};
+use crate::workers::Workers;
 
 /// The configuration in use: replaced as a whole, read anew for every request and connection. None before the first.
 pub type Snapshots = Arc<ArcSwapOption<Snapshot>>;
@@ -46,6 +47,8 @@ pub struct Context {
     pub owner: (String, String),
     /// Ports of the proxy itself: never forwarded to as if they were the application's.
     pub own_ports: Vec<u16>,
+    /// The threads that carry traffic.
+    pub workers: Workers,
 }
 
 impl Context {

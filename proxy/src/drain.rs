@@ -49,6 +49,11 @@ impl Drain {
         Arc::clone(&self.begun)
     }
 
+    /// What the end waits for.
+    pub fn work(&self) -> &TaskTracker {
+        &self.work
+    }
+
     /// How many pieces of work are under way.
     pub fn under_way(&self) -> usize {
         self.work.len()

@@ -35,6 +35,7 @@ pub mod tls;
 mod trace;
 mod upstream;
 mod websocket;
+pub mod workers;
 
 use fsm_proxy_config::head as headers;
 
@@ -44,3 +45,4 @@ pub use field_names::FieldNames;
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use sidecar::{Config, Handle, Sidecar, Sources};
+pub use workers::Workers;

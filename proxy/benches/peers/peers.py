@@ -45,9 +45,9 @@ class Tools:
             os.chmod(self.path("envoy"), 0o755)
         if not self.pair:
             repository = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../..")
-            say("cargo", "build", "--release", "-p", "fsm-proxy", "--example", "pair", cwd=repository)
+            say("cargo", "build", "--profile", "dist", "-p", "fsm-proxy", "--example", "pair", cwd=repository)
             target = os.environ.get("CARGO_TARGET_DIR", os.path.join(repository, "target"))
-            self.pair = os.path.join(target, "release/examples/pair")
+            self.pair = os.path.join(target, "dist/examples/pair")
         self.make_certificates()
 
     def make_certificates(self):

@@ -26,6 +26,7 @@ use fsm_proxy::cli;
 use fsm_proxy::control::{Backoff, Control, Environment};
 use fsm_proxy::sidecar::{Addresses, Config, Handle, Sidecar, Sources};
 use fsm_proxy::tls::{MeshTls, Trust};
+use fsm_proxy::workers::{self, Workers};
 use fsm_proxy_config::SpiffeId;
 
 use mesh::{SERVICES, Side};
@@ -34,8 +35,8 @@ fn main() -> anyhow::Result<()> {
     let usage = "usage: pair outbound|inbound|rate|handshakes …, see the head of proxy/examples/pair/main.rs";
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["outbound"] => cli::runtime(variable("WORKERS")?)?.block_on(proxy(Side::Outbound)),
-        ["inbound"] => cli::runtime(variable("WORKERS")?)?.block_on(proxy(Side::Inbound)),
+        ["outbound"] => workers::runtime()?.block_on(proxy(Side::Outbound)),
+        ["inbound"] => workers::runtime()?.block_on(proxy(Side::Inbound)),
         ["control", "outbound"] => control::run(Side::Outbound),
         ["control", "inbound"] => control::run(Side::Inbound),
         ["rate", arguments @ ..] => rate::run(arguments),
@@ -56,13 +57,15 @@ fn local(name: &str) -> anyhow::Result<SocketAddr> {
 }
 
 async fn proxy(side: Side) -> anyhow::Result<()> {
+    cli::keep_freed_memory();
     cli::raise_file_limit().context("the limit of open files")?;
     let (mut controller, environment) = start_controller(side)?;
     let sources = Sources { tls: MeshTls::starting(Duration::from_secs(5)), ..Sources::default() };
     let _control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
+    let workers = Workers::start(variable("WORKERS")?)?;
     let handles = match side {
-        Side::Outbound => outbound(&sources)?,
-        Side::Inbound => vec![Sidecar::start(config(none(vec![], vec![local("IN_HTTP")?]), None)?, sources)?],
+        Side::Outbound => outbound(&sources, &workers)?,
+        Side::Inbound => vec![Sidecar::start(config(none(vec![], vec![local("IN_HTTP")?]), None, &workers)?, sources)?],
     };
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?.recv().await;
     drop(handles);
@@ -73,11 +76,11 @@ async fn proxy(side: Side) -> anyhow::Result<()> {
 }
 
 /// One listener for each service, as clients here dial a port and not an address of the cluster.
-fn outbound(sources: &Sources) -> anyhow::Result<Vec<Handle>> {
+fn outbound(sources: &Sources, workers: &Workers) -> anyhow::Result<Vec<Handle>> {
     let start = |(index, service): (usize, &mesh::Service)| {
         let addresses = none(vec![local(&format!("OUT_{}", service.name))?], vec![]);
         let destination = OriginalDst::Fixed(SocketAddr::from((mesh::address(index), mesh::PORT)));
-        Ok(Sidecar::start(config(addresses, Some(destination))?, sources.clone())?)
+        Ok(Sidecar::start(config(addresses, Some(destination), workers)?, sources.clone())?)
     };
     SERVICES.iter().enumerate().map(start).collect()
 }
@@ -86,9 +89,15 @@ fn none(outbound: Vec<SocketAddr>, mesh: Vec<SocketAddr>) -> Addresses {
     Addresses { outbound, mesh, capture: vec![], metrics: vec![], probes: vec![], names: vec![] }
 }
 
-fn config(addresses: Addresses, destination: Option<OriginalDst>) -> anyhow::Result<Config> {
+fn config(addresses: Addresses, destination: Option<OriginalDst>, workers: &Workers) -> anyhow::Result<Config> {
     let original_dst = destination.unwrap_or(OriginalDst::Kernel);
-    Ok(Config { addresses, original_dst, mesh_port: variable("IN_HTTP")?, ..Config::default() })
+    Ok(Config {
+        addresses,
+        original_dst,
+        mesh_port: variable("IN_HTTP")?,
+        workers: workers.clone(),
+        ..Config::default()
+    })
 }
 
 /// A controller in a process and process group of its own, so that it is not measured, and what the injector would

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Inherited, Role};
 use crate::drain::Drain;
+use crate::workers::Workers;
 
 const BACKLOG: i32 = 4096;
 /// How long accepting rests when the process has no file descriptors left.
@@ -101,23 +102,36 @@ impl Listener {
         self.address
     }
 
-    /// Takes connections until the drain begins, and serves each in a task of its own that the drain waits for.
+    /// Takes connections until the drain begins, and serves each in a task of its own that the drain waits for: on one
+    /// worker after the other, as they come.
     ///
     /// When `slots` are used up, connections wait in the kernel's backlog.
-    pub async fn serve<F, Fut>(&self, slots: Arc<Semaphore>, drain: Drain, serve: F)
+    pub async fn serve<F, Fut>(&self, slots: Arc<Semaphore>, drain: Drain, workers: Workers, serve: F)
     where
-        F: Fn(Accepted) -> Fut,
+        F: Fn(Accepted) -> Fut + Clone + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
+        let mut turn = 0;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = drain.started() => break,
                 accepted = self.accept(&slots) => accepted,
             };
-            if let Some(accepted) = accepted {
+            let Some(accepted) = accepted else { continue };
+            turn = (turn + 1) % workers.count();
+            if turn == 0 {
                 drain.spawn(serve(accepted));
+                continue;
             }
+            let (serve, Accepted { stream, peer, permit }) = (serve.clone(), accepted);
+            let moved = stream.into_std();
+            workers.spawn(turn, drain.work(), async move {
+                match moved.and_then(TcpStream::from_std) {
+                    Ok(stream) => serve(Accepted { stream, peer, permit }).await,
+                    Err(error) => tracing::warn!(%peer, %error, "a connection is lost on its way to another thread"),
+                }
+            });
         }
     }
 

@@ -18,12 +18,18 @@ use crate::limits::Limits;
 use crate::sidecar::{Config, Handle, Resolver, Sidecar, Sources};
 use crate::telemetry::Telemetry;
 use crate::tls::MeshTls;
+use crate::workers::Workers;
 
 /// How long after a start connections wait for the first certificate, rather than being refused.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs until a signal, or until a successor serves.
-pub async fn run(args: &SidecarArgs, environment: Environment, raised: io::Result<()>) -> anyhow::Result<()> {
+pub async fn run(
+    args: &SidecarArgs,
+    environment: Environment,
+    raised: io::Result<()>,
+    workers: Workers,
+) -> anyhow::Result<()> {
     let _telemetry = Telemetry::start(&args.log, &environment.pod)?;
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of open files stays as it is");
@@ -36,7 +42,7 @@ pub async fn run(args: &SidecarArgs, environment: Environment, raised: io::Resul
     };
     let mut inherited = inherited.unwrap_or_default();
     let sources = Sources { tls: MeshTls::starting(START_PATIENCE), ..Sources::default() };
-    let prepared = Sidecar::prepare(config(args), sources.clone(), &mut inherited)?;
+    let prepared = Sidecar::prepare(config(args, workers), sources.clone(), &mut inherited)?;
     let (identity, controller) = (environment.identity.clone(), environment.controller.clone());
     let control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
     let listener = admin_listener(&mut inherited)
@@ -93,7 +99,7 @@ pub async fn run(args: &SidecarArgs, environment: Environment, raised: io::Resul
     Ok(())
 }
 
-fn config(args: &SidecarArgs) -> Config {
+fn config(args: &SidecarArgs, workers: Workers) -> Config {
     Config {
         limits: Limits {
             connections: args.max_connections,
@@ -106,6 +112,7 @@ fn config(args: &SidecarArgs) -> Config {
         resolver: Resolver::of_host(),
         collector: crate::telemetry::endpoint(),
         field_names: args.field_names,
+        workers,
         ..Config::default()
     }
 }

@@ -26,8 +26,11 @@ use crate::early;
 use crate::limits::Limits;
 use crate::stream::Body;
 
-/// How often a connection is looked at; it rests if nothing has moved since the last look.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// When a connection is looked at after it has woken; it rests if nothing has moved since the last look. One on which much
+/// goes on is looked at ever less often. The first looks come soon, so that many connections with a request each do not hold
+/// their buffers all at once.
+const FIRST_LOOK: Duration = Duration::from_millis(8);
+const LOOK_EVERY: Duration = Duration::from_millis(256);
 /// What is read of the first bytes after a rest; the rest of them is read as usual.
 const FIRST: usize = 128;
 
@@ -117,7 +120,8 @@ where
         .max_buf_size((limits.head_bytes as usize).max(16 * 1024))
         .serve_connection(TokioIo::new(io), service)
         .with_upgrades();
-    let mut look = pin!(tokio::time::sleep(LOOK_EVERY));
+    let mut wait = FIRST_LOOK;
+    let mut look = pin!(tokio::time::sleep(wait));
     let mut draining = pin!(drain.idle_ended());
     let (mut moves, mut ending) = (0, false);
     let ended = poll_fn(|cx| {
@@ -133,7 +137,8 @@ where
             if moves == before && !ending && traffic.is_at_rest() {
                 return Poll::Ready(None);
             }
-            look.as_mut().reset(Instant::now() + LOOK_EVERY);
+            wait = LOOK_EVERY.min(wait * 2);
+            look.as_mut().reset(Instant::now() + wait);
         }
         Poll::Pending
     });

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 pub use crate::names::Resolver;
 use crate::tls::MeshTls;
 use crate::upstream::{Balancer, Upstream};
+use crate::workers::Workers;
 use crate::{inbound, metrics, names, outbound, probe};
 
 pub use addresses::{Addresses, MESH_PORT, OWN_PORTS};
@@ -57,6 +58,8 @@ pub struct Config {
     pub collector: Option<String>,
     /// Towards applications that speak HTTP/1.1.
     pub field_names: FieldNames,
+    /// The threads that carry traffic.
+    pub workers: Workers,
 }
 
 impl Default for Config {
@@ -72,6 +75,7 @@ impl Default for Config {
             access_log: Output::default(),
             collector: None,
             field_names: FieldNames::default(),
+            workers: Workers::default(),
         }
     }
 }
@@ -132,12 +136,13 @@ impl Sidecar {
             access_log,
             collector,
             field_names,
+            workers,
         } = config;
         let sockets = Sockets::bind(&addresses, inherited)?;
         let bound = sockets.bound();
         let counters = Arc::new(Metrics::default());
         let context = Arc::new(Context {
-            upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, field_names, &counters),
+            upstream: Upstream::new(sources.tls.clone(), mesh_port, &limits, field_names, &counters, workers.count()),
             snapshots: sources.snapshots,
             tls: sources.tls,
             balancer: Balancer::new(&counters.traffic),
@@ -151,6 +156,7 @@ impl Sidecar {
             pod_ip,
             owner,
             own_ports: bound.ports(),
+            workers,
         });
         let handle = Handle { context, bound, lent: sockets.lent() };
         Ok(Prepared { handle, sockets, original_dst, resolver })
@@ -197,7 +203,8 @@ where
         let (context, connection, slots) = (Arc::clone(context), connection.clone(), Arc::clone(&slots));
         tokio::spawn(async move {
             let drain = context.drain.clone();
-            listener.serve(slots, drain, |accepted| connection(Arc::clone(&context), accepted)).await;
+            let workers = context.workers.clone();
+            listener.serve(slots, drain, workers, move |accepted| connection(Arc::clone(&context), accepted)).await;
         });
     }
 }

@@ -21,6 +21,7 @@ use crate::limits::Limits;
 use crate::metrics::{Failure, Metrics};
 use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
+use crate::workers::Workers;
 
 pub use balance::{Balancer, Counted, Entered, InFlight, MemberState, Picked, Pool};
 pub use dial::{DialError, Dialer};
@@ -37,10 +38,15 @@ pub struct Peer<'a> {
 /// Connections to everything that this proxy sends to.
 pub struct Upstream {
     dialer: Dialer,
+    /// For each worker its own.
+    pools: Box<[Pools]>,
+    mesh_port: u16,
+}
+
+struct Pools {
     http1: Arc<http1::Pool>,
     application: Arc<http1::Pool>,
     http2: http2::Pool,
-    mesh_port: u16,
 }
 
 /// A request could not be completed.
@@ -99,15 +105,30 @@ impl UpstreamError {
 
 impl Upstream {
     /// Connections made with `tls`, to the mesh port `mesh_port` of other pods.
-    pub fn new(tls: MeshTls, mesh_port: u16, limits: &Limits, field_names: FieldNames, metrics: &Metrics) -> Self {
-        Self {
-            dialer: Dialer::new(tls, limits.handshake_timeout, Arc::clone(&metrics.dials_failed)),
+    pub fn new(
+        tls: MeshTls,
+        mesh_port: u16,
+        limits: &Limits,
+        field_names: FieldNames,
+        metrics: &Metrics,
+        workers: usize,
+    ) -> Self {
+        let pools = || Pools {
             http1: http1::Pool::new(limits, true, FieldNames::Lower),
             // What comes from other proxies is HTTP/2, where names have no case.
             application: http1::Pool::new(limits, false, field_names),
             http2: http2::Pool::new(limits, Arc::clone(&metrics.mesh_outbound)),
+        };
+        Self {
+            dialer: Dialer::new(tls, limits.handshake_timeout, Arc::clone(&metrics.dials_failed)),
+            pools: (0..workers).map(|_| pools()).collect(),
             mesh_port,
         }
+    }
+
+    /// Those of the thread that asks.
+    fn pools(&self) -> &Pools {
+        self.pools.get(Workers::current()).unwrap_or(&self.pools[0])
     }
 
     /// Sends a request in the HTTP version that it came in: within the mesh on a shared HTTP/2 connection, else as is.
@@ -123,7 +144,7 @@ impl Upstream {
         }
         if peer.identity.is_none() && request.version() != http::Version::HTTP_2 {
             // Less often than the other way, and larger: it has a place of its own.
-            return Box::pin(self.http1.request(&self.dialer, peer.application, timeout, request)).await;
+            return Box::pin(self.pools().http1.request(&self.dialer, peer.application, timeout, request)).await;
         }
         let channel = match self.channel(peer, timeout).await {
             Ok(channel) => channel,
@@ -146,7 +167,7 @@ impl Upstream {
         request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
         if request.version() != http::Version::HTTP_2 {
-            return self.application.request(&self.dialer, address, timeout, request).await;
+            return self.pools().application.request(&self.dialer, address, timeout, request).await;
         }
         self.request(Peer { application: address, identity: None }, timeout, request).await
     }
@@ -172,13 +193,15 @@ impl Upstream {
             Some(_) => SocketAddr::new(peer.application.ip(), self.mesh_port),
             None => peer.application,
         };
-        self.http2.channel(&self.dialer, address, peer.identity, timeout).await
+        self.pools().http2.channel(&self.dialer, address, peer.identity, timeout).await
     }
 
     /// Closes what has been idle for long; to be called now and then.
     pub fn tidy(&self) {
-        self.http1.tidy();
-        self.application.tidy();
-        self.http2.tidy();
+        for pools in &self.pools {
+            pools.http1.tidy();
+            pools.application.tidy();
+            pools.http2.tidy();
+        }
     }
 }

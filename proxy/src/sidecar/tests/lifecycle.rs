@@ -15,6 +15,7 @@ use super::client::{collect, connect1, fetch, get};
 use super::mesh::{CLIENT, Mesh, Resources, SERVER, pod_ip};
 use crate::inbound::READY_PORT;
 use crate::sidecar::{Addresses, Config, Sidecar, Sources};
+use crate::workers::Workers;
 
 #[tokio::test]
 async fn an_endpoint_that_refuses_connections_is_passed_over() {
@@ -78,6 +79,36 @@ async fn an_application_that_closes_after_each_response_costs_no_request() {
         assert_eq!(collect(send.send_request(get("/")).await.unwrap()).await.text, "one");
     }
     assert_eq!(app.connections(), 50);
+}
+
+#[tokio::test]
+async fn every_worker_has_its_connections_and_all_are_drained() {
+    let app = app::http1(describe).await;
+    let mesh = Mesh::new();
+    let resources = Resources::new("store", &[(app.address.port(), Protocol::Http)]);
+    let server = mesh.pod_with(SERVER, pod_ip(), &resources, |config| config.workers = Workers::start(2).unwrap());
+    let endpoint = SocketAddr::new(server.ip, app.address.port());
+    let resources = Resources::new("buyer", &[]).service("shop/store", "10.96.0.1", Protocol::Http).endpoints(
+        "shop/store",
+        &[endpoint],
+        SERVER,
+    );
+    let client = mesh.pod_with(CLIENT, pod_ip(), &resources, |config| config.workers = Workers::start(3).unwrap());
+    let mut open = Vec::new();
+    for _ in 0..9 {
+        let mut send = connect1(client.outbound()).await;
+        assert_eq!(collect(send.send_request(get("/")).await.unwrap()).await.status, 200);
+        open.push(send);
+    }
+    // One to the peer for each worker, whatever the number of connections from the application.
+    assert_eq!(client.handle.metrics().summary().connections.mtls, 3);
+    assert_eq!(server.handle.metrics().summary().connections.mtls, 3);
+    for send in &mut open {
+        send.ready().await.unwrap();
+        assert_eq!(collect(send.send_request(get("/again")).await.unwrap()).await.status, 200);
+    }
+    assert!(client.handle.drain().await);
+    assert!(server.handle.drain().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
