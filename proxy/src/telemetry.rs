@@ -1,6 +1,7 @@
 //! Logs to stderr, and traces to an OTLP collector if `OTEL_EXPORTER_OTLP_ENDPOINT` names one.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer, TracerProvider};
@@ -9,28 +10,82 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// Keeps the exporter; its end sends what is left.
 #[derive(Debug, Default)]
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
+    level: Option<LogLevel>,
+}
+
+/// What is logged, changeable while the program runs.
+#[derive(Clone, Debug)]
+pub struct LogLevel {
+    handle: Option<reload::Handle<EnvFilter, Registry>>,
+    current: Arc<Mutex<String>>,
+}
+
+/// What is wrong with a level.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidLevel {
+    #[error("log level \"{0}\": {1}; write info, or info,fsm_proxy=debug")]
+    Directives(String, ParseError),
+    #[error("the log level cannot be changed: {0}")]
+    Gone(#[from] reload::Error),
+}
+
+impl LogLevel {
+    /// For tests: of no log.
+    #[cfg(test)]
+    pub(crate) fn detached(directives: &str) -> Self {
+        Self { handle: None, current: Arc::new(Mutex::new(directives.to_owned())) }
+    }
+
+    /// The directives that hold.
+    pub fn get(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has `directives` hold from now on; those before stay if these are none.
+    pub fn set(&self, directives: &str) -> Result<(), InvalidLevel> {
+        let filter = filter(directives)?;
+        if let Some(handle) = &self.handle {
+            handle.reload(filter)?;
+        }
+        directives.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+        tracing::info!(level = directives, "the log level has changed");
+        Ok(())
+    }
+}
+
+fn filter(directives: &str) -> Result<EnvFilter, InvalidLevel> {
+    EnvFilter::try_new(directives).map_err(|error| InvalidLevel::Directives(directives.to_owned(), error))
 }
 
 impl Telemetry {
     /// Log lines of `directives` (`info`, or `info,fsm_proxy=debug`) go to stderr. Call this once, inside a tokio runtime.
     pub fn start(directives: &str, pod: &str) -> anyhow::Result<Self> {
-        let filter = EnvFilter::try_new(directives).map_err(|error| {
-            anyhow::anyhow!("log level \"{directives}\": {error}; write info, or info,fsm_proxy=debug")
-        })?;
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
-        if log.try_init().is_err() {
+        let (filter, handle) = reload::Layer::new(filter(directives)?);
+        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+        let current = Arc::new(Mutex::new(directives.to_owned()));
+        let mut level = Some(LogLevel { handle: Some(handle), current });
+        if tracing_subscriber::registry().with(filter).with(lines).try_init().is_err() {
             tracing::debug!("logs were set up already");
+            level = None;
         }
-        let Some(endpoint) = endpoint() else { return Ok(Self::default()) };
+        let Some(endpoint) = endpoint() else { return Ok(Self { traces: None, level }) };
         let traces = export_to(&endpoint, pod)?;
         global::set_tracer_provider(traces.clone());
-        Ok(Self { traces: Some(traces) })
+        Ok(Self { traces: Some(traces), level })
+    }
+
+    /// For changing the log level; none if something else has set up the log.
+    pub fn level(&self) -> Option<LogLevel> {
+        self.level.clone()
     }
 }
 
@@ -117,7 +172,7 @@ mod tests {
         let mut collector = Collector::start().await;
         let traces = export_to(&collector.endpoint, "bookstore-v1-0").unwrap();
         drop(Span::of_tracer(&traces.tracer("test"), TRACEPARENT, "apply", "bookstore/bookstore-v1-0", "42"));
-        let telemetry = Telemetry { traces: Some(traces) };
+        let telemetry = Telemetry { traces: Some(traces), level: None };
         tokio::task::spawn_blocking(move || drop(telemetry)).await.unwrap();
         let (path, body) = collector.call().await;
         assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");

@@ -30,7 +30,7 @@ pub async fn run(
     raised: io::Result<()>,
     workers: Workers,
 ) -> anyhow::Result<()> {
-    let _telemetry = Telemetry::start(&args.log, &environment.pod)?;
+    let telemetry = Telemetry::start(&args.log, &environment.pod)?;
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
@@ -62,8 +62,13 @@ pub async fn run(
         }
     }
     let handle = prepared.serve();
-    let admin =
-        Admin { tls: sources.tls, snapshots: sources.snapshots, state: control.state(), data_path: handle.data_path() };
+    let admin = Admin {
+        tls: sources.tls,
+        snapshots: sources.snapshots,
+        state: control.state(),
+        data_path: handle.data_path(),
+        log: telemetry.level(),
+    };
     let admin = tokio::spawn(admin::serve(listener, admin));
     if let Some(predecessor) = predecessor {
         predecessor.retire().await;

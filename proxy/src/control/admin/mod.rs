@@ -1,16 +1,9 @@
-//! The admin port: what this proxy has, does and would do. On loopback only, reads only, and never shows a key.
+//! The admin port: what this proxy has, does and would do. On loopback only, and never shows a key. All that it changes is the log level.
 //!
-//! | path | shows |
-//! | --- | --- |
-//! | `/config_dump` | seq, digest and every resource |
-//! | `/clusters` | services with their endpoints and what is under way to each |
-//! | `/listeners` | what is listened on |
-//! | `/stats` | counters, and the state of the connection to the controller |
-//! | `/ready` | 200 once there are a certificate and a configuration, else 503 with what is missing |
-//! | `/certs` | the certificate: identity, serial number, validity; the trust bundle |
-//! | `/decide` | what would be done with a request, and why; see [`query`] |
+//! [`pages`] lists what there is.
 
 mod clusters;
+mod pages;
 mod query;
 
 use std::convert::Infallible;
@@ -18,10 +11,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use fsm_proxy_config::Snapshot;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -31,8 +22,10 @@ use tokio::sync::watch;
 
 use super::State;
 use crate::Snapshots;
+use crate::telemetry::LogLevel;
 use crate::tls::{Identity, MeshTls};
 use crate::upstream::MemberState;
+use pages::Answer;
 
 /// The admin port of every sidecar.
 pub const ADMIN_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
@@ -54,6 +47,8 @@ pub struct Admin {
     pub snapshots: Snapshots,
     pub state: watch::Receiver<State>,
     pub data_path: Arc<dyn DataPath>,
+    /// None if something else has set up the log.
+    pub log: Option<LogLevel>,
 }
 
 /// Serves the admin port for ever.
@@ -71,7 +66,7 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
         let admin = admin.clone();
         tokio::spawn(async move {
             let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                let response = admin.answer(request.method(), request.uri());
+                let response = admin.answer(&request).into_response();
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection =
@@ -83,45 +78,59 @@ pub async fn serve(listener: TcpListener, admin: Admin) {
     }
 }
 
-/// A status and a JSON text.
-type Answer = (StatusCode, Value);
-
 impl Admin {
-    fn answer(&self, method: &Method, uri: &http::Uri) -> Response<Full<Bytes>> {
-        let (status, body) = match method {
-            &Method::GET | &Method::HEAD => self.page(uri.path(), uri.query().unwrap_or_default()),
-            _ => (StatusCode::METHOD_NOT_ALLOWED, json!({ "error": "the admin port only reads: use GET" })),
-        };
-        let text = format!("{body:#}\n");
-        let mut response = Response::new(Full::from(text));
-        *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        response
+    fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+        match *request.method() {
+            Method::GET | Method::HEAD => self.page(path, query, request.headers()),
+            Method::POST if path == "/logging" => self.set_log_level(query),
+            _ => Answer::error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "the admin port only reads: use GET; POST is for /logging?level=… only",
+            ),
+        }
     }
 
-    fn page(&self, path: &str, query: &str) -> Answer {
+    fn page(&self, path: &str, query: &str, headers: &HeaderMap) -> Answer {
         let snapshot = self.snapshots.load_full();
+        let ok = |value| Answer::json(StatusCode::OK, value);
         match path {
-            "/config_dump" => with(snapshot, |snapshot| (StatusCode::OK, snapshot.set().to_json())),
-            "/clusters" => with(snapshot, |snapshot| (StatusCode::OK, clusters::json(snapshot, &*self.data_path))),
-            "/listeners" => (StatusCode::OK, self.data_path.listeners()),
+            "/" => pages::index(headers),
+            "/config_dump" => with(snapshot, |snapshot| ok(snapshot.set().to_json())),
+            "/clusters" => with(snapshot, |snapshot| ok(clusters::json(snapshot, &*self.data_path))),
+            "/listeners" => ok(self.data_path.listeners()),
             "/stats" => {
                 let control = serde_json::to_value(&*self.state.borrow()).unwrap_or_default();
-                (StatusCode::OK, json!({ "control": control, "data": self.data_path.stats() }))
+                ok(json!({ "control": control, "data": self.data_path.stats() }))
             }
             "/ready" => self.ready(snapshot.as_deref()),
             "/certs" => match self.tls.identity() {
-                Some(identity) => (StatusCode::OK, certificate(&identity)),
-                None => (
+                Some(identity) => ok(certificate(&identity)),
+                None => Answer::json(
                     StatusCode::SERVICE_UNAVAILABLE,
                     json!({ "error": "no certificate yet", "reason": self.state.borrow().certificate_error }),
                 ),
             },
-            "/decide" => with(snapshot, |snapshot| query::decide(snapshot, query)),
-            _ => (
-                StatusCode::NOT_FOUND,
-                json!({ "error": format!("no page {path}"), "pages": ["/config_dump", "/clusters", "/listeners", "/stats", "/ready", "/certs", "/decide"] }),
-            ),
+            "/decide" => {
+                let text = pages::accepts(headers, "text/plain");
+                with(snapshot, |snapshot| query::decide(snapshot, query, text))
+            }
+            "/logging" => ok(json!({ "level": self.log.as_ref().map(LogLevel::get) })),
+            _ => pages::not_found(path),
+        }
+    }
+
+    fn set_log_level(&self, query: &str) -> Answer {
+        let Some(level) = query::parameter(query, "level") else {
+            let text = "parameter \"level\" is missing: info, or info,fsm_proxy=debug";
+            return Answer::error(StatusCode::BAD_REQUEST, text);
+        };
+        match self.log.as_ref().map(|log| log.set(&level)) {
+            Some(Ok(())) => Answer::json(StatusCode::OK, json!({ "level": level })),
+            Some(Err(error)) => Answer::error(StatusCode::BAD_REQUEST, error),
+            None => {
+                Answer::error(StatusCode::SERVICE_UNAVAILABLE, "the log of this process is not the proxy's to change")
+            }
         }
     }
 
@@ -144,14 +153,17 @@ impl Admin {
         .flatten()
         .collect();
         let status = if missing.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        (status, json!({ "ready": missing.is_empty(), "missing": missing, "seq": snapshot.map(Snapshot::seq) }))
+        Answer::json(
+            status,
+            json!({ "ready": missing.is_empty(), "missing": missing, "seq": snapshot.map(Snapshot::seq) }),
+        )
     }
 }
 
 fn with(snapshot: Option<Arc<Snapshot>>, page: impl FnOnce(&Snapshot) -> Answer) -> Answer {
     match snapshot {
         Some(snapshot) => page(&snapshot),
-        None => (StatusCode::SERVICE_UNAVAILABLE, json!({ "error": "no configuration yet: see /ready" })),
+        None => Answer::error(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet: see /ready"),
     }
 }
 

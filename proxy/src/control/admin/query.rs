@@ -8,26 +8,37 @@
 //! | `tcp` | `true`: an opaque connection, not a request | `false` |
 //! | `method`, `path`, `host` | the request's head | `GET`, `/`, the address in `to` |
 //! | `header` | `name:value`, any number of times | none |
+//! | `format` | `json`, or `text` for people | what the Accept header says, else `json` |
 
 use std::net::SocketAddr;
 
 use fsm_proxy_config::{Connection, RequestHead, Snapshot, explain};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::Answer;
+use super::pages::{Answer, Body};
 
-pub(super) fn decide(snapshot: &Snapshot, query: &str) -> Answer {
+/// `text`: the question is a person's, unless it says otherwise itself.
+pub(super) fn decide(snapshot: &Snapshot, query: &str, text: bool) -> Answer {
     match Question::parse(query) {
-        Ok(question) => (StatusCode::OK, question.ask(snapshot)),
-        Err(error) => (StatusCode::BAD_REQUEST, json!({ "error": error.to_string() })),
+        Ok(question) if question.text.unwrap_or(text) => {
+            Answer { status: StatusCode::OK, body: Body::Text(question.tell(snapshot)) }
+        }
+        Ok(question) => Answer::json(StatusCode::OK, question.ask(snapshot).0),
+        Err(error) => Answer::error(StatusCode::BAD_REQUEST, error),
     }
+}
+
+/// The last value of a parameter.
+pub(super) fn parameter(query: &str, wanted: &str) -> Option<String> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.rfind(|(name, _)| *name == wanted).map(|(_, value)| percent_decoded(value))
 }
 
 /// What is wrong with a question.
 #[derive(Debug, thiserror::Error)]
 enum InvalidQuestion {
-    #[error("parameter \"{0}\" is unknown; known: direction, to, peer, tcp, method, path, host, header")]
+    #[error("parameter \"{0}\" is unknown; known: direction, to, peer, tcp, method, path, host, header, format")]
     Unknown(String),
     #[error("parameter \"to\" is missing: the address and port dialled, or for direction=inbound the port")]
     NoDestination,
@@ -42,13 +53,14 @@ struct Question {
     path: String,
     host: String,
     headers: HeaderMap,
+    text: Option<bool>,
 }
 
 impl Question {
     fn parse(query: &str) -> Result<Self, InvalidQuestion> {
         let (mut inbound, mut to, mut peer, mut opaque) = (false, None, None, false);
         let (mut method, mut path, mut host) = ("GET".to_owned(), "/".to_owned(), None);
-        let mut headers = HeaderMap::new();
+        let (mut headers, mut text) = (HeaderMap::new(), None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = percent_decoded(value);
@@ -60,6 +72,7 @@ impl Question {
                 "method" => method = value,
                 "path" => path = value,
                 "host" => host = Some(value),
+                "format" => text = Some(either("format", value, "json", "text")?),
                 "header" => {
                     let (name, value) = header(value)?;
                     headers.append(name, value);
@@ -73,10 +86,11 @@ impl Question {
             true => Connection::Inbound { port: parsed("to", to, "a port")?, peer },
             false => Connection::Outbound { destination: parsed::<SocketAddr>("to", to, "an address and port")? },
         };
-        Ok(Self { connection, opaque, method, path, host, headers })
+        Ok(Self { connection, opaque, method, path, host, headers, text })
     }
 
-    fn ask(&self, snapshot: &Snapshot) -> Value {
+    /// The answer, and its steps.
+    fn ask(&self, snapshot: &Snapshot) -> (Value, Vec<String>) {
         let head = RequestHead {
             method: &self.method,
             authority: &self.host,
@@ -87,8 +101,26 @@ impl Question {
         let (decision, steps) = explain(snapshot, &self.connection, (!self.opaque).then_some(&head));
         let mut answer = decision.to_json();
         answer["seq"] = snapshot.seq().into();
-        answer["steps"] = steps.into();
-        answer
+        answer["steps"] = steps.clone().into();
+        (answer, steps)
+    }
+
+    /// The question in a line, then the steps, of which the last one is the decision.
+    fn tell(&self, snapshot: &Snapshot) -> String {
+        let what = match self.opaque {
+            true => "an opaque connection".to_owned(),
+            false => format!("{} {} of host {}", self.method, self.path, self.host),
+        };
+        let way = match &self.connection {
+            Connection::Outbound { destination } => format!("from this pod to {destination}"),
+            Connection::Inbound { port, peer: Some(peer) } => format!("from {peer} to port {port} of this pod"),
+            Connection::Inbound { port, peer: None } => format!("without a certificate to port {port} of this pod"),
+        };
+        let mut text = format!("{what}, {way}, by the configuration of seq {}:\n", snapshot.seq());
+        for (index, step) in self.ask(snapshot).1.iter().enumerate() {
+            text.push_str(&format!("{:>3}. {step}\n", index + 1));
+        }
+        text
     }
 }
 

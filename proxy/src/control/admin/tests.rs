@@ -18,6 +18,7 @@ use crate::upstream::MemberState;
 use super::{Admin, DataPath, serve};
 use crate::Snapshots;
 use crate::control::State;
+use crate::telemetry::LogLevel;
 use crate::tls::MeshTls;
 use crate::tls::testing::TestCa;
 
@@ -84,7 +85,13 @@ async fn port() -> Port {
     let address = listener.local_addr().unwrap();
     let (state, watched) = watch::channel(State::default());
     let (tls, snapshots) = (MeshTls::default(), Snapshots::default());
-    let admin = Admin { tls: tls.clone(), snapshots: snapshots.clone(), state: watched, data_path: Arc::new(Loads) };
+    let admin = Admin {
+        tls: tls.clone(),
+        snapshots: snapshots.clone(),
+        state: watched,
+        data_path: Arc::new(Loads),
+        log: Some(LogLevel::detached("info")),
+    };
     tokio::spawn(serve(listener, admin));
     Port { address, tls, snapshots, state }
 }
@@ -99,6 +106,11 @@ async fn ready_port() -> Port {
 
 impl Port {
     async fn ask(&self, method: &str, target: &str) -> (u16, Value) {
+        let (status, body) = self.text(method, target).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    async fn text(&self, method: &str, target: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -106,7 +118,7 @@ impl Port {
         stream.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        (status, serde_json::from_str(body).unwrap())
+        (status, body.to_owned())
     }
 
     async fn get(&self, target: &str) -> (u16, Value) {
@@ -181,6 +193,47 @@ async fn a_decision_is_explained() {
 async fn what_is_not_there_is_answered_with_what_is() {
     let port = ready_port().await;
     let (status, body) = port.get("/quitquitquit").await;
-    assert_eq!((status, body["pages"].as_array().unwrap().len()), (404, 7));
+    assert_eq!((status, body["pages"].as_array().unwrap().len()), (404, 9));
     assert_eq!(port.ask("POST", "/ready").await.0, 405);
+}
+
+#[tokio::test]
+async fn the_first_page_lists_the_others() {
+    let port = ready_port().await;
+    let (status, text) = port.text("GET", "/").await;
+    assert_eq!(status, 200);
+    for (path, _) in super::pages::PAGES {
+        assert!(text.contains(path), "{path} is missing: {text}");
+        assert_ne!(port.text("GET", path.split('?').next().unwrap()).await.0, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_decision_is_told_to_people_too() {
+    let port = ready_port().await;
+    let (status, text) = port.text("GET", "/decide?to=10.96.0.10:14001&path=/books&host=bookstore&format=text").await;
+    assert_eq!(status, 200);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(
+        lines[0],
+        "GET /books of host bookstore, from this pod to 10.96.0.10:14001, by the configuration of seq 12:"
+    );
+    assert!(
+        lines[1].starts_with("  1. 10.96.0.10:14001 is the cluster address of service bookstore/bookstore"),
+        "{text}"
+    );
+    assert_eq!(port.get("/decide?to=1.2.3.4:80&format=xml").await.0, 400);
+}
+
+#[tokio::test]
+async fn the_log_level_is_changed_while_the_proxy_runs() {
+    let port = ready_port().await;
+    assert_eq!(port.get("/logging").await.1["level"], "info");
+    assert_eq!(port.ask("POST", "/logging?level=info,fsm_proxy%3Ddebug").await.0, 200);
+    assert_eq!(port.get("/logging").await.1["level"], "info,fsm_proxy=debug");
+    let (status, body) = port.ask("POST", "/logging?level=loud=very=much").await;
+    assert_eq!(status, 400);
+    assert!(body["error"].as_str().unwrap().contains("write info, or info,fsm_proxy=debug"), "{body}");
+    assert_eq!(port.ask("POST", "/logging").await.0, 400);
+    assert_eq!(port.get("/logging").await.1["level"], "info,fsm_proxy=debug");
 }
