@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .type_attribute(".fsm.config.v1", "#[derive(serde::Serialize)]")
         .enum_attribute(".fsm.config.v1.InboundRule.route", "#[serde(rename_all = \"snake_case\")]")
         .enum_attribute(".fsm.config.v1.HashKey.of", "#[serde(rename_all = \"snake_case\")]")
+        .enum_attribute(".fsm.config.v1.HealthCheck.probe", "#[serde(rename_all = \"snake_case\")]")
         .field_attribute(".fsm.config.v1.Endpoint.weight", "#[serde(skip_serializing_if = \"Option::is_none\")]")
         .field_attribute(
             ".fsm.config.v1.LoadBalancer.algorithm",

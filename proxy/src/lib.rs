@@ -19,6 +19,7 @@ mod drain;
 mod early;
 mod field_names;
 pub mod handover;
+mod health;
 mod inbound;
 mod limits;
 pub mod metrics;

@@ -58,6 +58,13 @@ impl Reply {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", text)
     }
 
+    /// As many requests to the service are under way as its policy allows.
+    pub fn overflow(most: u32) -> Self {
+        let text =
+            format!("Unavailable: {most} requests to the service are under way, and its policy allows no more at once");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overflow", text)
+    }
+
     /// None of the endpoints may be asked.
     pub fn nobody_left() -> Self {
         let text = "Unavailable: no endpoint of the service is healthy";

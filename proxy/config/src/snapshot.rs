@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::decide::Backend;
 use crate::identity::SpiffeId;
 use crate::model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};
 use crate::policy::Policy;
@@ -130,6 +131,12 @@ impl Snapshot {
             let ports = compiled.service.ports.iter().zip(&compiled.ports);
             ports.map(|(port, behind)| (&compiled.service, port, &*behind.pool.endpoints))
         })
+    }
+
+    /// Every service port that has endpoints, as a request for it would find it.
+    pub fn backends(&self) -> impl Iterator<Item = Backend<'_>> {
+        let ports = self.services.iter().flat_map(|compiled| &compiled.ports);
+        ports.filter(|behind| !behind.pool.endpoints.is_empty()).map(|behind| behind.pool.backend())
     }
 
     /// What a destination speaks, before any byte is read; [`Protocol::Detect`] if nobody said.

@@ -12,7 +12,7 @@ use ::http::request::Parts;
 use ::http::{Request, Response};
 use fsm_proxy_config::Backend;
 use fsm_proxy_config::traffic::retry::{grpc_status, grpc_timeout};
-use fsm_proxy_config::traffic::{Outcome, Retry};
+use fsm_proxy_config::traffic::{Feedback, Outcome, Retry};
 use smallvec::SmallVec;
 
 use super::http::{Leaving, Outbound, Route};
@@ -62,7 +62,13 @@ impl<'s> Attempts<'s> {
     /// Sends the request until there is an answer, or it is given up. `place` is held until the response has ended.
     pub async fn run(mut self, leaving: Leaving<'s>, place: Place) -> Result<Response<Body>, Reply> {
         let policy = self.backend.policy;
-        let active = policy.retry.is_some().then(|| self.pool.enter(Counted::Requests, u32::MAX));
+        let most = policy.limits.requests.unwrap_or(u32::MAX);
+        let counted = policy.retry.is_some() || policy.limits.requests.is_some();
+        let active = counted.then(|| self.pool.enter(Counted::Requests, most));
+        if let Some(None) = active {
+            self.pool.stats().request_overflow.add(1);
+            return Err(Reply::overflow(most));
+        }
         let (mut response, retry) = if policy.name.is_empty() || leaving.upgrade.is_some() {
             (self.once(leaving).await.map_err(|error| failed(error.as_ref()))?, None)
         } else {
@@ -89,8 +95,9 @@ impl<'s> Attempts<'s> {
             let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
             match self.outbound.send(peer, leaving).await {
                 Ok(response) => {
-                    if let Some((picked, begun)) = self.asked.as_ref().zip(begun) {
-                        self.pool.answered(picked, begun.elapsed(), response.status().is_server_error());
+                    if let Some(picked) = self.asked.as_ref().filter(|_| self.pool.listens()) {
+                        let feedback = Feedback::of(response.status(), grpc_status(response.headers()));
+                        self.pool.went(picked, begun.map(|begun| begun.elapsed()), feedback);
                     }
                     return Ok(response);
                 }
@@ -100,6 +107,9 @@ impl<'s> Attempts<'s> {
                     if let Some(picked) = self.asked.as_ref().filter(|_| !error.is_of_client()) {
                         // It is gone or going: others are preferred for a moment.
                         self.pool.unreachable(picked);
+                        let dialled = !matches!(error, UpstreamError::Dial(_));
+                        let feedback = if dialled { Feedback::Gateway } else { Feedback::Unreachable };
+                        self.pool.went(picked, None, feedback);
                     }
                     if matches!(error, UpstreamError::Dial(_)) {
                         self.unreachable.push(endpoint.address);
@@ -149,7 +159,7 @@ impl<'s> Attempts<'s> {
                 },
             };
             if let (Tried::TooLong, Some(picked)) = (&tried, &self.asked) {
-                self.pool.answered(picked, begun.elapsed(), true);
+                self.pool.went(picked, Some(begun.elapsed()), Feedback::Gateway);
             }
             if let (Tried::TooLong, Some(time)) = (&tried, time.filter(|_| until == deadline)) {
                 stats.timeouts.add(1);
@@ -212,8 +222,10 @@ impl<'s> Attempts<'s> {
         if deadline.is_some_and(|deadline| tokio::time::Instant::now() + wait >= deadline) {
             return None;
         }
+        let budget = retry.budget.most(self.pool.open(Counted::Requests));
+        let most = self.backend.policy.limits.retries.unwrap_or(u32::MAX).min(budget);
         *permit = None;
-        *permit = self.pool.enter(Counted::Retries, retry.budget.most(self.pool.open(Counted::Requests)));
+        *permit = self.pool.enter(Counted::Retries, most);
         if permit.is_none() {
             stats.retry_overflow.add(1);
             return None;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use fsm_proxy_config::traffic::{Algorithm, hash::key_of};
+use fsm_proxy_config::traffic::{Algorithm, Feedback, hash::key_of};
 use fsm_proxy_config::{Connection, Decision, Endpoint, Forward, Refusal, Snapshot, decide};
 use smallvec::SmallVec;
 use tokio::io::AsyncReadExt;
@@ -16,7 +16,7 @@ use crate::account::Account;
 use crate::context::Context;
 use crate::metrics::{ConnectionTimer, Direction, OpenConnection};
 use crate::stream::{Abort, Begun, Passed, Until, Way, carry, reset, splice};
-use crate::upstream::{DialError, InFlight, Peer, UpstreamError};
+use crate::upstream::{Counted, DialError, Entered, InFlight, Peer, UpstreamError};
 
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: usize = 3;
@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 3;
 /// The way to where a connection was going, open.
 pub struct Opened {
     leg: Leg,
-    _in_flight: Option<InFlight>,
+    _in_flight: Option<(InFlight, Option<Entered>)>,
     _open: OpenConnection,
     timer: ConnectionTimer,
     account: Account,
@@ -38,6 +38,10 @@ pub enum Closed {
     NotReady,
     #[error(transparent)]
     Refused(Refusal),
+    #[error("{0} connections to the service are open, and its policy allows no more at once")]
+    Overflow(u32),
+    #[error("no endpoint of the service is healthy")]
+    NobodyLeft,
     #[error("{0}")]
     Unreachable(#[from] UpstreamError),
 }
@@ -48,6 +52,8 @@ impl Closed {
         match self {
             Self::NotReady => "not_ready",
             Self::Refused(refusal) => refusal.kind.as_str(),
+            Self::Overflow(_) => "overflow",
+            Self::NobodyLeft => "no_healthy_endpoint",
             Self::Unreachable(error) => error.class(),
         }
     }
@@ -119,7 +125,10 @@ async fn to_service(
     let pool = context.balancer.pool(&backend);
     let settings = snapshot.settings();
     let mut tried: SmallVec<[SocketAddr; ATTEMPTS]> = SmallVec::new();
-    let mut last = Closed::NotReady;
+    let most = backend.policy.limits.connections;
+    let counted = most.map(|most| pool.enter(Counted::Connections, most).ok_or(Closed::Overflow(most)));
+    let counted = counted.transpose().inspect_err(|_| pool.stats().connection_overflow.add(1))?;
+    let mut last = Closed::NobodyLeft;
     while tried.len() < ATTEMPTS {
         let Some(picked) = pool.pick(&backend, key, &tried) else { break };
         let begun = pool.measures().then(Instant::now);
@@ -130,12 +139,12 @@ async fn to_service(
                     Leg::Mesh(_) => context.metrics.tunnels_outbound.open(),
                     Leg::Plain(_) => context.metrics.plain_outbound.open(),
                 };
-                if let Some(begun) = begun {
-                    pool.answered(&picked, begun.elapsed(), false);
+                if pool.listens() {
+                    pool.went(&picked, begun.map(|begun| begun.elapsed()), Feedback::Well);
                 }
                 return Ok(Opened {
                     leg,
-                    _in_flight: Some(picked.in_flight),
+                    _in_flight: Some((picked.in_flight, counted)),
                     _open: open,
                     timer: stats.connect(),
                     account: std::mem::take(account),
@@ -143,10 +152,14 @@ async fn to_service(
                 });
             }
             // The server's policy speaks for all of its replicas.
-            Err(error @ UpstreamError::Tunnel { .. }) => return Err(error.into()),
+            Err(UpstreamError::Tunnel { peer, status, reason }) => {
+                pool.went(&picked, None, Feedback::of(status, None));
+                return Err(UpstreamError::Tunnel { peer, status, reason }.into());
+            }
             Err(error) => {
                 stats.failed(error.failure());
                 pool.unreachable(&picked);
+                pool.went(&picked, None, Feedback::Unreachable);
                 tried.push(picked.endpoint.address);
                 context.metrics.retries.add(1);
                 account.retried();

@@ -21,6 +21,7 @@ use crate::context::{Context, Snapshots};
 use crate::control::admin::DataPath;
 use crate::drain::Drain;
 use crate::field_names::FieldNames;
+use crate::health::Checks;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 pub use crate::names::Resolver;
@@ -213,12 +214,14 @@ where
 async fn keep(context: Weak<Context>) {
     let mut ticks = tokio::time::interval(KEEP_EVERY);
     let mut judged_by = None;
+    let mut checks = Checks::default();
     loop {
         ticks.tick().await;
         let Some(context) = context.upgrade() else { return };
         context.upstream.tidy();
         let snapshot = context.snapshots.load_full();
         if let Some(snapshot) = snapshot.filter(|now| !judged_by.as_ref().is_some_and(|by| Arc::ptr_eq(by, now))) {
+            checks.follow(&context, &snapshot);
             context.balancer.tidy(&snapshot);
             let ended = context.allowed.judge(&snapshot);
             if ended > 0 {

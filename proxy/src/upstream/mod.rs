@@ -23,7 +23,7 @@ use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
 use crate::workers::Workers;
 
-pub use balance::{Balancer, Counted, Entered, InFlight, MemberState, Picked, Pool};
+pub use balance::{Balancer, Counted, Entered, InFlight, MemberState, Picked, Pool, Watched};
 pub use dial::{DialError, Dialer};
 pub use upgrade::Asking;
 

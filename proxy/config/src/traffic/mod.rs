@@ -5,6 +5,9 @@
 
 pub mod candidates;
 pub mod hash;
+pub mod health;
+mod limits;
+pub mod outliers;
 pub(crate) mod parse;
 pub mod retry;
 mod schedule;
@@ -17,6 +20,9 @@ use http::HeaderName;
 
 pub use candidates::{Candidates, Member};
 pub use hash::{Ring, hash};
+pub use health::HealthCheck;
+pub use limits::Limits;
+pub use outliers::{Feedback, Outliers};
 pub use retry::{Budget, Outcome, Retry};
 pub use slow_start::SlowStart;
 pub use zones::Zones;
@@ -31,6 +37,9 @@ pub struct TrafficPolicy {
     pub retry: Option<Retry>,
     /// For a request and its whole response.
     pub request_timeout: Option<Duration>,
+    pub outliers: Option<Outliers>,
+    pub limits: Limits,
+    pub health_check: Option<HealthCheck>,
 }
 
 impl TrafficPolicy {
@@ -44,7 +53,7 @@ impl TrafficPolicy {
 
     /// Whether an endpoint's share can change while its configuration does not.
     pub fn shares_change(&self) -> bool {
-        self.balancing.slow_start.is_some()
+        self.balancing.slow_start.is_some() || self.outliers.is_some() || self.health_check.is_some()
     }
 }
 

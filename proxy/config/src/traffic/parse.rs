@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Algorithm, Balancing, Budget, HashKey, Retry, SlowStart, TrafficPolicy, Zones};
+use super::health::{HealthCheck, Probe};
+use super::{Algorithm, Balancing, Budget, HashKey, Limits, Outliers, Retry, SlowStart, TrafficPolicy, Zones};
 use crate::parse::{At, Result};
 use crate::proto;
 
@@ -31,6 +32,9 @@ pub(crate) fn policy(at: At<'_>, message: &proto::TrafficPolicy) -> Result<Traff
         balancing: message.load_balancer.as_ref().map(|one| balancing(at, one)).transpose()?.unwrap_or_default(),
         retry: message.retry.as_ref().map(|one| retry(at, one)).transpose()?,
         request_timeout: millis(message.request_timeout_ms),
+        outliers: message.outliers.as_ref().map(|one| outliers(at, one)).transpose()?,
+        limits: message.limits.as_ref().map(limits).unwrap_or_default(),
+        health_check: message.health_check.as_ref().map(|one| health_check(at, one)).transpose()?,
     })
 }
 
@@ -181,5 +185,77 @@ fn budget(at: At<'_>, message: Option<&proto::RetryBudget>) -> Result<Budget> {
     Ok(Budget {
         percent: percent(at, "retry.budget.percent", given)?,
         least: message.min_concurrent.unwrap_or(Budget::default().least),
+    })
+}
+
+/// A count; 0 is what nobody said.
+fn count(value: u32) -> Option<u32> {
+    (value > 0).then_some(value)
+}
+
+fn outliers(at: At<'_>, message: &proto::OutlierDetection) -> Result<Outliers> {
+    let base = millis(message.base_ejection_ms).unwrap_or(Duration::from_secs(30));
+    let longest = millis(message.max_ejection_ms).unwrap_or(base.max(Duration::from_secs(300)));
+    if longest < base {
+        let reason = format!("{} ms is less than the base, {} ms: raise it", longest.as_millis(), base.as_millis());
+        return Err(at.invalid("outliers.max_ejection_ms", reason));
+    }
+    let outliers = Outliers {
+        errors: count(message.consecutive_errors),
+        gateway_errors: count(message.consecutive_gateway_errors),
+        connect_failures: count(message.consecutive_connect_failures),
+        interval: millis(message.interval_ms).unwrap_or(Duration::from_secs(10)),
+        base,
+        longest,
+        max_percent: percent(at, "outliers.max_ejection_percent", message.max_ejection_percent.unwrap_or(50))?,
+    };
+    if outliers.errors.or(outliers.gateway_errors).or(outliers.connect_failures).is_none() {
+        return Err(at.invalid("outliers", "names nothing to eject for: set consecutive_errors or one of the others"));
+    }
+    Ok(outliers)
+}
+
+fn limits(message: &proto::CircuitLimits) -> Limits {
+    Limits {
+        connections: count(message.connections),
+        requests: count(message.requests),
+        retries: count(message.retries),
+    }
+}
+
+fn health_check(at: At<'_>, message: &proto::HealthCheck) -> Result<HealthCheck> {
+    use proto::health_check::Probe as Written;
+    let probe = match &message.probe {
+        Some(Written::Http(http)) => {
+            if !http.path.starts_with('/') || http.path.parse::<http::uri::PathAndQuery>().is_err() {
+                let reason = format!("\"{}\" is not a path: begin it with /", http.path);
+                return Err(at.invalid("health_check.http.path", reason));
+            }
+            let host = http.host.parse::<http::uri::Authority>();
+            if !http.host.is_empty() && host.is_err() {
+                let reason = format!("\"{}\" is not a host name with perhaps a port", http.host);
+                return Err(at.invalid("health_check.http.host", reason));
+            }
+            let status = |(index, number): (usize, &u32)| match number {
+                100..=599 => Ok(*number as u16),
+                _ => Err(at.invalid(
+                    format!("health_check.http.statuses[{index}]"),
+                    format!("{number} is not a status: expected 100 to 599"),
+                )),
+            };
+            let statuses = http.statuses.iter().enumerate().map(status).collect::<Result<_>>()?;
+            Probe::Http { path: http.path.clone(), host: http.host.clone(), statuses }
+        }
+        Some(Written::Grpc(grpc)) => Probe::Grpc { service: grpc.service.clone() },
+        Some(Written::Tcp(true)) => Probe::Tcp,
+        Some(Written::Tcp(false)) => return Err(at.invalid("health_check.tcp", "false has no meaning: remove it")),
+        None => return Err(at.invalid("health_check", "says not what to ask: add http, grpc or tcp")),
+    };
+    Ok(HealthCheck {
+        probe,
+        interval: millis(message.interval_ms).unwrap_or(Duration::from_secs(5)),
+        timeout: millis(message.timeout_ms).unwrap_or(Duration::from_secs(1)),
+        unhealthy_after: count(message.unhealthy_after).unwrap_or(3),
+        healthy_after: count(message.healthy_after).unwrap_or(2),
     })
 }

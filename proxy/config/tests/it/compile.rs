@@ -1,8 +1,9 @@
 //! What cannot be used is refused as a whole, with the resource and the field.
 
 use fsm_proxy_config::proto::{
-    BalancerAlgorithm, Endpoint, Endpoints, HashKey, LoadBalancer, PortMapping, Retry, RetryBudget, Service,
-    ServicePort, SlowStart, TrafficPolicy, ZoneClients, ZonePreference, hash_key,
+    BalancerAlgorithm, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck, LoadBalancer, OutlierDetection,
+    PortMapping, Retry, RetryBudget, Service, ServicePort, SlowStart, TrafficPolicy, ZoneClients, ZonePreference,
+    hash_key, health_check::Probe,
 };
 use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check};
 
@@ -88,7 +89,30 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
         retried(&|one| (one.backoff_base_ms, one.backoff_max_ms) = (100, 50)),
         retried(&|one| one.budget = Some(RetryBudget { percent: Some(101), ..RetryBudget::default() })),
     ];
-    insta::assert_snapshot!([&errors[..], &retries].concat().join("\n"));
+    let ejecting = |change: &dyn Fn(&mut OutlierDetection)| {
+        let mut outliers = OutlierDetection { consecutive_errors: 1, ..OutlierDetection::default() };
+        change(&mut outliers);
+        named("a/b", TrafficPolicy { outliers: Some(outliers), ..TrafficPolicy::default() })
+    };
+    let checked = |probe: Option<Probe>| {
+        let check = HealthCheck { probe, ..HealthCheck::default() };
+        named("a/b", TrafficPolicy { health_check: Some(check), ..TrafficPolicy::default() })
+    };
+    let asking = |path: &str, host: &str, status: u32| {
+        let (path, host) = (path.to_owned(), host.to_owned());
+        checked(Some(Probe::Http(HttpCheck { path, host, statuses: vec![200, status] })))
+    };
+    let others = [
+        ejecting(&|one| one.consecutive_errors = 0),
+        ejecting(&|one| (one.base_ejection_ms, one.max_ejection_ms) = (100, 50)),
+        ejecting(&|one| one.max_ejection_percent = Some(101)),
+        checked(None),
+        checked(Some(Probe::Tcp(false))),
+        asking("healthy", "", 200),
+        asking("/", "a b", 200),
+        asking("/", "", 20),
+    ];
+    insta::assert_snapshot!([&errors[..], &retries, &others].concat().join("\n"));
 }
 
 #[test]

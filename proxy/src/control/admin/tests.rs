@@ -37,7 +37,16 @@ impl DataPath for Loads {
 
     fn endpoint(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState> {
         assert_eq!((service, port), ("bookstore/bookstore", 14001));
-        let state = MemberState { in_flight: 2, latency_ms: Some(1.5), weight: 1, unreachable: false };
+        let state = MemberState {
+            in_flight: 2,
+            latency_ms: Some(1.5),
+            weight: 1,
+            unreachable: false,
+            ejected_for_ms: None,
+            ejections: 0,
+            healthy: None,
+            health_check_failure: None,
+        };
         (address.port() == 14001).then_some(state)
     }
 }

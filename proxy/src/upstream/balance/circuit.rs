@@ -7,7 +7,7 @@ use super::port::Port;
 
 /// Requests and the like that are under way. Only what a bound is set for is counted.
 #[derive(Debug, Default)]
-pub struct Circuit([AtomicU32; 2]);
+pub struct Circuit([AtomicU32; 3]);
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Counted {
     Requests,
     /// Requests that were sent again by policy.
     Retries,
+    /// Opaque connections.
+    Connections,
 }
 
 /// One of them, until dropped.

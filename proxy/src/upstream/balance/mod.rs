@@ -26,7 +26,7 @@ use crate::metrics::TrafficTable;
 
 pub use circuit::{Counted, Entered};
 pub use load::InFlight;
-pub use member::MemberState;
+pub use member::{MemberState, Watched};
 pub use pool::{Picked, Pool};
 
 /// All that this proxy knows about endpoints.

@@ -1,19 +1,19 @@
 //! The endpoints of a service port in one configuration, and the choice between them.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fsm_proxy_config::model::Endpoint;
-use fsm_proxy_config::traffic::{Algorithm, Balancing, Candidates, Ring, candidates};
+use fsm_proxy_config::traffic::{Algorithm, Candidates, Feedback, Outliers, Ring, candidates};
 use fsm_proxy_config::{Backend, TrafficPolicy};
 use smallvec::SmallVec;
 
 use super::circuit::{Counted, Entered};
 use super::load::{InFlight, Load};
-use super::member::Member;
+use super::member::{Member, Watched};
 use super::port::Port;
 use crate::metrics::TrafficStats;
 
@@ -38,6 +38,8 @@ struct Current {
     candidates: Candidates,
     /// Milliseconds of the balancer's clock.
     until: u64,
+    /// Of the port, when this was made.
+    version: u64,
 }
 
 /// An endpoint that was chosen, and its place in the count.
@@ -53,8 +55,7 @@ impl Pool {
     pub(super) fn new(port: &Arc<Port>, backend: &Backend<'_>, load: impl FnMut(SocketAddr) -> Arc<Load>) -> Self {
         let members = port.join(backend.siblings, load);
         let policy = Arc::clone(backend.policy);
-        let now = port.clock.now();
-        let current = Current::new(&policy.balancing, backend.siblings, &members, now);
+        let current = Current::new(port, &policy, backend.siblings, &members);
         let shares = match policy.shares_change() {
             true => Shares::Changing(ArcSwap::from_pointee(current)),
             false => Shares::Fixed(current.candidates),
@@ -72,13 +73,12 @@ impl Pool {
             None => match &self.shares {
                 Shares::Fixed(candidates) => self.choose(candidates, backend.siblings, key, tried),
                 Shares::Changing(current) => {
-                    let now = self.port.clock.now();
-                    if now >= current.load().until {
+                    if current.load().is_over(&self.port) {
                         current.store(Arc::new(Current::new(
-                            &self.policy.balancing,
+                            &self.port,
+                            &self.policy,
                             backend.siblings,
                             &self.members,
-                            now,
                         )));
                     }
                     self.choose(&current.load().candidates, backend.siblings, key, tried)
@@ -114,14 +114,45 @@ impl Pool {
         matches!(self.policy.balancing.algorithm, Algorithm::PeakEwma { .. })
     }
 
-    /// An endpoint has begun its answer, `latency` after it was asked. An answer that tells of a failure is not fast: it
-    /// may be long, but never makes an endpoint look better than before.
-    pub fn answered(&self, picked: &Picked<'_>, latency: Duration, failure: bool) {
-        let Algorithm::PeakEwma { decay } = self.policy.balancing.algorithm else { return };
+    /// Whether somebody wants to know how requests go.
+    pub fn listens(&self) -> bool {
+        self.measures() || self.policy.outliers.is_some()
+    }
+
+    /// Takes in how a request or connection went, and how long it took to begin. What failed is not fast: it may have
+    /// taken long, but never makes an endpoint look better than before.
+    pub fn went(&self, picked: &Picked<'_>, latency: Option<Duration>, feedback: Feedback) {
+        let member = &self.members[picked.index];
+        if let (Algorithm::PeakEwma { decay }, Some(latency)) = (&self.policy.balancing.algorithm, latency) {
+            let known = &member.load.latency;
+            let before = Duration::from_secs_f32(known.last().unwrap_or_default() / 1000.0);
+            let counts = if feedback == Feedback::Well { latency } else { latency.max(before) };
+            known.observe(counts, self.port.clock.now(), *decay);
+        }
+        if let Some(outliers) = &self.policy.outliers
+            && member.is_to_be_ejected(outliers, feedback, self.port.clock)
+        {
+            self.eject(picked, member, outliers);
+        }
+    }
+
+    fn eject(&self, picked: &Picked<'_>, member: &Member, outliers: &Outliers) {
+        let _alone = self.port.ejecting.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.port.clock.now();
-        let known = &self.members[picked.index].load.latency;
-        let before = Duration::from_secs_f32(known.last().unwrap_or_default() / 1000.0);
-        known.observe(if failure { latency.max(before) } else { latency }, now, decay);
+        let ejected = self.members.iter().filter(|member| member.is_ejected(now)).count();
+        if !outliers.has_room(ejected, self.members.len()) {
+            return self.port.stats.ejections_overflow.add(1);
+        }
+        if member.eject(outliers, now) {
+            self.port.stats.ejections.add(1);
+            self.port.version.fetch_add(1, Ordering::Release);
+            tracing::info!(address = %picked.endpoint.address, "an endpoint failed too often in a row, and is left out for a while");
+        }
+    }
+
+    /// An endpoint, for who checks its health.
+    pub fn watch(&self, index: usize) -> Watched {
+        Watched { port: Arc::clone(&self.port), member: Arc::clone(&self.members[index]) }
     }
 
     fn choose(
@@ -179,18 +210,29 @@ impl Pool {
 }
 
 impl Current {
-    fn new(balancing: &Balancing, endpoints: &[Endpoint], members: &[Arc<Member>], now: u64) -> Self {
+    fn new(port: &Port, policy: &TrafficPolicy, endpoints: &[Endpoint], members: &[Arc<Member>]) -> Self {
+        // Before anything is looked at: what changes meanwhile makes this over at once.
+        let version = port.version.load(Ordering::Acquire);
+        let now = port.clock.now();
         let mut until = u64::MAX;
         let known = endpoints.iter().zip(members).map(|(endpoint, member)| {
-            let age = match &balancing.slow_start {
+            let back = policy.outliers.as_ref().and_then(|_| member.ejected_until(now));
+            until = until.min(back.unwrap_or(u64::MAX));
+            let age = match &policy.balancing.slow_start {
                 Some(slow_start) => member.age(now).filter(|age| *age < slow_start.window).inspect(|_| {
                     until = until.min(now + slow_start.step().as_millis() as u64);
                 }),
                 None => None,
             };
-            candidates::Member { weight: endpoint.weight, zone: &endpoint.zone, healthy: true, age }
+            let healthy = back.is_none() && (policy.health_check.is_none() || member.is_healthy());
+            candidates::Member { weight: endpoint.weight, zone: &endpoint.zone, healthy, age }
         });
         let known: Vec<_> = known.collect();
-        Self { candidates: Candidates::new(balancing, &known), until }
+        Self { candidates: Candidates::new(&policy.balancing, &known), until, version }
+    }
+
+    fn is_over(&self, port: &Port) -> bool {
+        self.version != port.version.load(Ordering::Acquire)
+            || (self.until < u64::MAX && self.until <= port.clock.now())
     }
 }

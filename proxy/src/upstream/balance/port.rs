@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fsm_proxy_config::model::Endpoint;
@@ -23,6 +23,10 @@ pub struct Port {
     members: Mutex<HashMap<SocketAddr, Arc<Member>>>,
     /// The next turn of round robin. Begins anywhere, so that proxies that start together do not go the same round.
     pub turn: AtomicU32,
+    /// Goes up when it changes who is healthy.
+    pub version: AtomicU64,
+    /// Held by who ejects an endpoint, so that two together do not eject more than may be.
+    pub ejecting: Mutex<()>,
     pub stats: Arc<TrafficStats>,
     pub circuit: Circuit,
     /// The last ring, as most configurations leave it as it is.
@@ -35,6 +39,8 @@ impl Port {
             clock,
             members: Mutex::default(),
             turn: AtomicU32::new(fastrand::u32(..)),
+            version: AtomicU64::new(0),
+            ejecting: Mutex::default(),
             stats,
             circuit: Circuit::default(),
             ring: Mutex::default(),

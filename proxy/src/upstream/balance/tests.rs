@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fsm_proxy_config::proto::{self, BalancerAlgorithm, LoadBalancer, TrafficPolicy};
+use fsm_proxy_config::traffic::Feedback;
 use fsm_proxy_config::{Backend, Connection, Decision, Resource, Snapshot, decide};
 
 use super::*;
@@ -112,7 +113,7 @@ fn an_endpoint_that_could_not_be_reached_is_the_last_choice() {
 fn the_slower_one_is_picked_only_when_the_faster_one_has_more_to_do() {
     let fixture = Fixture::new(2, by(BalancerAlgorithm::PeakEwma));
     for (picked, latency) in fixture.hold(&fixture.addresses).iter().zip([10, 45]) {
-        fixture.pool().answered(picked, Duration::from_millis(latency), false);
+        fixture.pool().went(picked, Some(Duration::from_millis(latency)), Feedback::Well);
     }
     let mut held = Vec::new();
     // 10 × (n + 1) stays below 45 × 1 for three, and a fourth one is as good as the other.
@@ -128,8 +129,8 @@ fn the_slower_one_is_picked_only_when_the_faster_one_has_more_to_do() {
 fn a_failure_does_not_make_an_endpoint_look_fast() {
     let fixture = Fixture::new(1, by(BalancerAlgorithm::PeakEwma));
     let picked = fixture.pick(&[]).unwrap();
-    fixture.pool().answered(&picked, Duration::from_millis(80), false);
-    fixture.pool().answered(&picked, Duration::from_micros(10), true);
+    fixture.pool().went(&picked, Some(Duration::from_millis(80)), Feedback::Well);
+    fixture.pool().went(&picked, Some(Duration::from_micros(10)), Feedback::Error);
     let latency = fixture.balancer.state("shop/store", 80, fixture.addresses[0]).unwrap().latency_ms.unwrap();
     assert!(latency >= 80.0, "{latency}");
 }
@@ -147,7 +148,7 @@ fn in_round_robin_each_has_its_turn() {
 fn what_is_known_outlasts_a_configuration_and_not_the_endpoint() {
     let fixture = Fixture::new(2, by(BalancerAlgorithm::PeakEwma));
     let held = fixture.hold(&fixture.addresses);
-    fixture.pool().answered(&held[0], Duration::from_millis(70), false);
+    fixture.pool().went(&held[0], Some(Duration::from_millis(70)), Feedback::Well);
     let next = Fixture { snapshot: snapshot(&addresses(3), by(BalancerAlgorithm::LeastRequest)), ..fixture };
     let in_flight = |address| next.balancer.state("shop/store", 80, address).map(|state| state.in_flight);
     assert_eq!(next.pick(&addresses(2)).unwrap().endpoint.address, addresses(3)[2]);
