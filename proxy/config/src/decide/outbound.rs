@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Decision, Forward, Passthrough, Refusal, RefusalKind, RequestHead, To};
 use crate::authority;
+use crate::pool::Pool;
 use crate::snapshot::{EndpointAt, PortAt, Snapshot, canonical};
 use crate::split::Split;
 use crate::trace::Trace;
@@ -115,6 +116,7 @@ fn forward<'s>(
             format!("service {} has no endpoint that is ready on port {}", service.name, port.number),
         ));
     }
+    explain_policy(&behind.pool, trace);
     Ok(Decision::Forward(Forward { service, port, split: None, to: To::Own(&behind.pool) }))
 }
 
@@ -146,5 +148,14 @@ fn split_forward<'s>(
             format!("no backend of TrafficSplit {} can take traffic: {why}", split.name),
         ));
     }
+    for weighted in &split.pools {
+        explain_policy(&weighted.pool, trace);
+    }
     Ok(Decision::Forward(Forward { service, port, split: Some(&split.name), to: To::Split(&split.pools) }))
+}
+
+fn explain_policy(pool: &Pool, trace: &mut impl Trace) {
+    if !pool.policy.name.is_empty() {
+        trace.step(|| format!("TrafficPolicy {}: {} is {}", pool.policy.name, pool.service, pool.policy));
+    }
 }

@@ -4,6 +4,7 @@
 //! is kept by the data path, and comes in as arguments, as the time and random draws do.
 
 pub mod candidates;
+mod display;
 pub mod hash;
 pub mod health;
 mod limits;

@@ -1,11 +1,11 @@
 //! What cannot be used is refused as a whole, with the resource and the field.
 
 use fsm_proxy_config::proto::{
-    BalancerAlgorithm, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck, LoadBalancer, OutlierDetection,
-    PortMapping, Retry, RetryBudget, Service, ServicePort, SlowStart, TrafficPolicy, ZoneClients, ZonePreference,
-    hash_key, health_check::Probe,
+    BalancerAlgorithm, CircuitLimits, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck, LoadBalancer,
+    OutlierDetection, PortMapping, Retry, RetryBudget, Service, ServicePort, SlowStart, TrafficPolicy, ZoneClients,
+    ZonePreference, hash_key, health_check::Probe,
 };
-use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check};
+use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check, explain};
 
 use crate::mesh::{BUYER, Mesh, http, name, outbound, route, sentence, with_decision};
 
@@ -113,6 +113,22 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
         asking("/", "", 20),
     ];
     insta::assert_snapshot!([&errors[..], &retries, &others].concat().join("\n"));
+}
+
+#[test]
+fn the_policy_is_a_step_of_the_explanation() {
+    let mut mesh = Mesh::bookstore();
+    let policy = TrafficPolicy {
+        retry: Some(Retry { resets: true, attempts: 2, ..Retry::default() }),
+        request_timeout_ms: 3000,
+        limits: Some(CircuitLimits { requests: 9, ..CircuitLimits::default() }),
+        ..TrafficPolicy::default()
+    };
+    mesh.put("bookstore/bookstore-v1", Resource::TrafficPolicy(policy));
+    let (_, steps) = explain(&mesh.snapshot(), &outbound("10.96.0.11:14001"), None);
+    let expected = "TrafficPolicy bookstore/bookstore-v1: bookstore/bookstore-v1 is balanced by least_request; sent again \
+                    up to 2 times; 3000 ms for a request; at most 9 requests at once";
+    assert_eq!(steps[1], expected, "{steps:#?}");
 }
 
 #[test]
