@@ -21,6 +21,7 @@ use crate::catalog::{Batch, Catalog, CatalogActor, CatalogMachine, ObjectName};
 use crate::concern::injection::Injection;
 use crate::concern::{Concern, ConcernActor, ConcernMachine, FromCore};
 use crate::core::{CONCERNS, Core, RebuildError, Skips, rebuild};
+use crate::fact::Names;
 use crate::publish::{ConfigOf, Counters, PublisherActor, PublisherMachine, StreamService};
 use crate::shell::{Failure, Shell, Work};
 
@@ -186,6 +187,7 @@ fn start_actors(core: Core, log: Arc<dyn EventLog>, options: Options) -> Control
         concerns,
         publisher: publisher.clone(),
         digest_every: options.digest_every.max(1),
+        names: Names::default(),
     });
     actix_rt::spawn(async move {
         let reason = follow(&*log, reached, catalog).await;

@@ -20,7 +20,7 @@ use crate::concern::injection::Injection;
 use crate::concern::routes::Routes;
 use crate::concern::splits::Splits;
 use crate::concern::{Change, Concern, ResourceKey, Step, Told};
-use crate::fact::{Fact, InvalidFact};
+use crate::fact::{Fact, InvalidFact, Names};
 use crate::publish::{Followed, ProxyUpdate, Publisher};
 
 pub use rebuild::{RebuildError, SNAPSHOT, beginning, rebuild};
@@ -36,6 +36,8 @@ pub struct Core {
     pub(crate) publisher: Publisher,
     /// Records that single state machines leave out.
     pub(crate) skips: Skips,
+    /// Names in the records so far.
+    names: Names,
     /// The state machine and record at work, to know after a panic whose it was.
     at_work: Option<(&'static str, Seq)>,
 }
@@ -92,7 +94,7 @@ impl Core {
     /// Applies one record, and says what it did; updates of followed proxies wait for [`Core::apply`].
     pub fn apply_one(&mut self, record: &Record) -> Effect {
         let seq = record.seq;
-        let fact = if self.begin(CATALOG, seq) { read(record) } else { left_out(record) };
+        let fact = if self.begin(CATALOG, seq) { read(record, &mut self.names) } else { left_out(record) };
         let delta = self.catalog.apply(seq, &fact);
         let mut changes = Vec::new();
         // The order of the concerns is part of what a replay repeats.
@@ -224,8 +226,8 @@ pub(crate) const PUBLISHER: &str = "publisher";
 pub(crate) const CONCERNS: [&str; 4] = [Certs::NAME, Routes::NAME, Splits::NAME, Injection::NAME];
 
 /// The fact of a record. One that cannot be read changes nothing, in every process alike.
-pub(crate) fn read(record: &Record) -> Fact {
-    Fact::parse(&record.entry).unwrap_or_else(|error: InvalidFact| {
+pub(crate) fn read(record: &Record, names: &mut Names) -> Fact {
+    Fact::parse_knowing(&record.entry, names).unwrap_or_else(|error: InvalidFact| {
         tracing::error!(seq = record.seq.0, %error, "record ignored");
         left_out(record)
     })

@@ -6,6 +6,7 @@ mod map;
 use fsm_proxy_config::Digest;
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use hash::Quick;
 pub(crate) use map::{DigestMap, Entry};
 
 /// The sum of the SHA-256 digests of a set's members, modulo 2^256.

@@ -4,8 +4,12 @@
 //! explains itself. A topic or type that this version doesn't know is [`Fact::Unknown`]: kept in the log, ignored by
 //! every state machine, so that an older controller can read a newer one's log.
 
+mod names;
+
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use bytestring::ByteString;
 use fsm_proxy_config::{Digest, SpiffeId};
 use fsm_store::{Entry, Seq, Timestamp, TraceContext};
 use serde::de::DeserializeOwned;
@@ -13,7 +17,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::Json;
-use crate::catalog::ObjectName;
+use crate::catalog::{Gvk, ObjectName};
+
+pub use names::Names;
 
 /// One thing that happened to the mesh.
 #[derive(Clone, Debug)]
@@ -46,7 +52,7 @@ pub enum Fact {
 #[derive(Clone, Debug)]
 pub struct ObjectFact {
     /// `<apiVersion>/<Kind>`, e.g. `v1/Pod`, `discovery.k8s.io/v1/EndpointSlice`.
-    pub gvk: String,
+    pub gvk: Gvk,
     pub name: ObjectName,
     pub change: ObjectChange,
     /// The whole object, as last seen.
@@ -246,12 +252,16 @@ impl Fact {
 
     /// Reads an entry.
     pub fn parse(entry: &Entry) -> Result<Self, InvalidFact> {
+        Self::parse_knowing(entry, &mut Names::default())
+    }
+
+    /// Reads an entry, with the names that entries before had.
+    pub fn parse_knowing(entry: &Entry, names: &mut Names) -> Result<Self, InvalidFact> {
         Ok(match entry.topic.as_str() {
             "object" => {
-                let (gvk, name) = entry.key.split_once(' ').ok_or_else(|| invalid(entry, "no object in its key"))?;
-                let name = name.parse().map_err(|error| invalid(entry, error))?;
+                let (gvk, name) = names.of_object(&entry.key).map_err(|reason| invalid(entry, reason))?;
                 let (change, object) = object_body(&entry.body).map_err(|error| invalid(entry, error))?;
-                Self::Object(ObjectFact { gvk: gvk.to_owned(), name, change, object })
+                Self::Object(ObjectFact { gvk, name, change, object })
             }
             "relist" => Self::Relist(Relist { gvk: entry.key.clone(), phase: read::<RelistBody>(entry)?.phase }),
             "proxy" => Self::Proxy(read(entry)?),
@@ -279,23 +289,23 @@ impl Fact {
     fn object(gvk: &str, object: &serde_json::Value, change: ObjectChange) -> Self {
         let text = |pointer| object.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
         let name = ObjectName::new(text("/metadata/namespace"), text("/metadata/name"));
-        Self::Object(ObjectFact { gvk: gvk.to_owned(), name, change, object: object.into() })
+        Self::Object(ObjectFact { gvk: gvk.to_owned().into(), name, change, object: object.into() })
     }
 }
 
 /// What changed, and the object's text. The text is taken from its place, not looked through: whoever reads the object finds
 /// out whether it is one.
-fn object_body(body: &[u8]) -> Result<(ObjectChange, Json), String> {
-    let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+fn object_body(body: &Bytes) -> Result<(ObjectChange, Json), String> {
+    let text = ByteString::try_from(body.clone()).map_err(|error| error.to_string())?;
     let within = |(before, after): (&str, &str)| text.strip_prefix(before)?.strip_suffix(after);
     if let Some(object) = within(APPLIED) {
-        return Ok((ObjectChange::Applied, object.into()));
+        return Ok((ObjectChange::Applied, Json::part(&text, object)));
     }
     if let Some(object) = within(DELETED) {
-        return Ok((ObjectChange::Deleted, object.into()));
+        return Ok((ObjectChange::Deleted, Json::part(&text, object)));
     }
-    let body: ObjectBody<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-    Ok((body.change, body.object.get().into()))
+    let body: ObjectBody<'_> = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    Ok((body.change, Json::part(&text, body.object.get())))
 }
 
 fn json(body: &impl Serialize) -> Vec<u8> {

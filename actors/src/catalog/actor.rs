@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Catalog, Delta};
 use crate::core::{CATALOG, Core};
-use crate::fact::Fact;
+use crate::fact::{Fact, Names};
 use crate::publish::PublisherActor;
 use crate::shell::{Machine, Shell, Work};
 
@@ -55,6 +55,8 @@ pub struct CatalogMachine {
     pub publisher: Addr<PublisherActor>,
     /// State digests are due each time this many records have passed.
     pub digest_every: u64,
+    /// Names in the records so far.
+    pub names: Names,
 }
 
 impl CatalogMachine {
@@ -87,7 +89,8 @@ impl Machine for CatalogMachine {
         let record = &batch.records[index];
         crate::span::append(record);
         let _span = crate::span::child(Self::NAME, &record.entry.trace, record.seq);
-        self.step(record, crate::core::read(record))
+        let fact = crate::core::read(record, &mut self.names);
+        self.step(record, fact)
     }
 
     fn pass_over(&mut self, batch: &Batch, index: usize) -> AppliedStep {

@@ -1,10 +1,11 @@
 //! Who refers to whom, so that the cost of a change follows the change.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::delta::{Changed, ChangedByName, Delta};
-use super::map::PersistentMap;
+use super::map::{Key, PersistentMap};
 use super::view::{Account, Exchanged, Pod, Rule, Slice, Split, Target};
 use super::{ObjectName, Table};
 
@@ -12,10 +13,17 @@ use super::{ObjectName, Table};
 #[derive(Clone, Debug, Default)]
 pub struct Relation(PersistentMap<(ObjectName, ObjectName), ()>);
 
+/// What one name is related to lies together and in order.
+impl Key for (ObjectName, ObjectName) {
+    fn place(&self, other: &Self) -> Ordering {
+        self.0.place(&other.0).then_with(|| self.1.cmp(&other.1))
+    }
+}
+
 impl Relation {
     /// Everything that `left` is related to, in order.
     pub fn of<'a>(&'a self, left: &'a ObjectName) -> impl Iterator<Item = &'a ObjectName> {
-        let pairs = self.0.range_where(move |pair| pair.0 < *left).map(|(pair, ())| pair);
+        let pairs = self.0.range_where(move |pair| pair.0.place(left).is_lt()).map(|(pair, ())| pair);
         pairs.take_while(move |pair| pair.0 == *left).map(|pair| &pair.1)
     }
 
@@ -137,8 +145,11 @@ impl Index {
         if was == is {
             return false;
         }
-        let mut counts = self.accounts_by_slice.get(slice).cloned().unwrap_or_default();
-        let counted = Arc::make_mut(&mut counts);
+        if !self.accounts_by_slice.contains_key(slice) {
+            self.accounts_by_slice.insert(slice.clone(), Arc::default());
+        }
+        let Some(counts) = self.accounts_by_slice.get_mut(slice) else { return false };
+        let counted = Arc::make_mut(counts);
         let mut others = false;
         if let Some(is) = is {
             let count = counted.entry(is.clone()).or_insert(0);
@@ -154,7 +165,6 @@ impl Index {
                 others = true;
             }
         }
-        self.accounts_by_slice.insert(slice.clone(), counts);
         others
     }
 

@@ -1,14 +1,22 @@
-//! An ordered map of which cheap copies can be kept: the catalog's versions share all that did not change.
+//! A map of which cheap copies can be kept: the catalog's versions share all that did not change.
 //!
 //! A balanced (AVL) tree of shared nodes. Cloning it copies one pointer; a change copies the path to the changed key, and
 //! only those nodes of it that another version still uses.
+//!
+//! Keys lie in an order of their own ([`Key`]), which is quicker to follow than the one that people like to see; whoever goes over all of
+//! them gets them in the latter.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-/// See the module's documentation. Iteration is in the order of the keys.
+/// What can be a key of a [`PersistentMap`].
+pub trait Key: Clone {
+    /// How two keys follow each other in the tree. It has to be the same in every process, and as [`Eq`] about which keys are equal.
+    fn place(&self, other: &Self) -> Ordering;
+}
+
+/// See the module's documentation.
 pub struct PersistentMap<K, V> {
     root: Link<K, V>,
     len: usize,
@@ -45,46 +53,18 @@ impl<K, V> PersistentMap<K, V> {
         }
     }
 
-    /// All pairs, in the order of the keys.
-    pub fn iter(&self) -> Iter<'_, K, V> {
+    /// All pairs, as they lie.
+    pub fn unordered(&self) -> Iter<'_, K, V> {
         let mut iter = Iter { stack: Vec::new() };
         iter.push_left(&self.root);
         iter
     }
 
-    /// All values, in the order of their keys.
-    pub fn values(&self) -> impl Iterator<Item = &V> {
-        self.iter().map(|(_, value)| value)
-    }
-
-    /// All keys, in order.
-    pub fn keys(&self) -> impl Iterator<Item = &K> {
-        self.iter().map(|(key, _)| key)
-    }
-}
-
-impl<K: Ord, V> PersistentMap<K, V> {
-    /// The value of a key.
-    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
-        self.find(|its| Borrow::<Q>::borrow(its).cmp(key))
-    }
-
-    /// Whether it has this key.
-    pub fn contains_key<Q: Ord + ?Sized>(&self, key: &Q) -> bool
-    where
-        K: Borrow<Q>,
-    {
-        self.get(key).is_some()
-    }
-
-    /// The value of the key that is neither before nor after what is looked for.
-    pub fn find(&self, order: impl Fn(&K) -> Ordering) -> Option<&V> {
+    /// The value of the key of which `place` says that it lies neither before nor after what is looked for.
+    pub fn find(&self, place: impl Fn(&K) -> Ordering) -> Option<&V> {
         let mut link = &self.root;
         while let Some(node) = link {
-            link = match order(&node.key) {
+            link = match place(&node.key) {
                 Ordering::Greater => &node.left,
                 Ordering::Less => &node.right,
                 Ordering::Equal => return Some(&node.value),
@@ -93,7 +73,7 @@ impl<K: Ord, V> PersistentMap<K, V> {
         None
     }
 
-    /// The pairs from the first key on that is not before what is looked for.
+    /// The pairs from the first key on that does not lie before what is looked for, as they lie.
     pub fn range_where(&self, before: impl Fn(&K) -> bool) -> Iter<'_, K, V> {
         let mut iter = Iter { stack: Vec::new() };
         let mut link = &self.root;
@@ -107,17 +87,40 @@ impl<K: Ord, V> PersistentMap<K, V> {
         }
         iter
     }
+}
 
-    /// The pairs from `key` (inclusive) on.
-    pub fn range_from<Q: Ord + ?Sized>(&self, key: &Q) -> Iter<'_, K, V>
-    where
-        K: Borrow<Q>,
-    {
-        self.range_where(|before| Borrow::<Q>::borrow(before) < key)
+impl<K: Ord, V> PersistentMap<K, V> {
+    /// All pairs, in the order of the keys.
+    pub fn iter(&self) -> std::vec::IntoIter<(&K, &V)> {
+        let mut pairs: Vec<(&K, &V)> = self.unordered().collect();
+        pairs.sort_unstable_by_key(|(key, _)| *key);
+        pairs.into_iter()
+    }
+
+    /// All values, in the order of their keys.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.iter().map(|(_, value)| value)
+    }
+
+    /// All keys, in order.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.iter().map(|(key, _)| key)
     }
 }
 
-impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
+impl<K: Key, V> PersistentMap<K, V> {
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.find(|its| its.place(key))
+    }
+
+    /// Whether it has this key.
+    pub fn contains_key(&self, key: &K) -> bool {
+        self.get(key).is_some()
+    }
+}
+
+impl<K: Key, V: Clone> PersistentMap<K, V> {
     /// Sets the value of a key; gives the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         let before = insert(&mut self.root, key, value);
@@ -125,12 +128,24 @@ impl<K: Ord + Clone, V: Clone> PersistentMap<K, V> {
         before
     }
 
-    /// Takes a key out; gives its value.
-    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<V>
-    where
-        K: Borrow<Q>,
-    {
+    /// The value of a key, to be changed.
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         // Looking first keeps nodes shared if there is nothing to do.
+        self.get(key)?;
+        let mut link = &mut self.root;
+        while let Some(shared) = link {
+            let node = Arc::make_mut(shared);
+            link = match node.key.place(key) {
+                Ordering::Greater => &mut node.left,
+                Ordering::Less => &mut node.right,
+                Ordering::Equal => return Some(&mut node.value),
+            };
+        }
+        None
+    }
+
+    /// Takes a key out; gives its value.
+    pub fn remove(&mut self, key: &K) -> Option<V> {
         self.get(key)?;
         let removed = remove(&mut self.root, key);
         self.len -= usize::from(removed.is_some());
@@ -150,13 +165,13 @@ impl<K, V> Default for PersistentMap<K, V> {
     }
 }
 
-impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for PersistentMap<K, V> {
+impl<K: fmt::Debug + Ord, V: fmt::Debug> fmt::Debug for PersistentMap<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()
     }
 }
 
-/// Pairs in the order of their keys.
+/// Pairs as they lie.
 pub struct Iter<'a, K, V> {
     stack: Vec<&'a Node<K, V>>,
 }
@@ -190,13 +205,13 @@ impl<K: Clone, V: Clone> Node<K, V> {
     }
 }
 
-fn insert<K: Ord + Clone, V: Clone>(link: &mut Link<K, V>, key: K, value: V) -> Option<V> {
+fn insert<K: Key, V: Clone>(link: &mut Link<K, V>, key: K, value: V) -> Option<V> {
     let Some(shared) = link else {
         *link = Some(Arc::new(Node { key, value, height: 1, left: None, right: None }));
         return None;
     };
     let node = Arc::make_mut(shared);
-    let before = match key.cmp(&node.key) {
+    let before = match key.place(&node.key) {
         Ordering::Less => insert(&mut node.left, key, value),
         Ordering::Greater => insert(&mut node.right, key, value),
         Ordering::Equal => return Some(std::mem::replace(&mut node.value, value)),
@@ -208,15 +223,10 @@ fn insert<K: Ord + Clone, V: Clone>(link: &mut Link<K, V>, key: K, value: V) -> 
     before
 }
 
-fn remove<K, V, Q>(link: &mut Link<K, V>, key: &Q) -> Option<(K, V)>
-where
-    K: Ord + Clone + Borrow<Q>,
-    V: Clone,
-    Q: Ord + ?Sized,
-{
+fn remove<K: Key, V: Clone>(link: &mut Link<K, V>, key: &K) -> Option<(K, V)> {
     let shared = link.as_mut()?;
     let node = Arc::make_mut(shared);
-    let removed = match key.cmp(node.key.borrow()) {
+    let removed = match key.place(&node.key) {
         Ordering::Less => remove(&mut node.left, key),
         Ordering::Greater => remove(&mut node.right, key),
         Ordering::Equal => match (node.left.take(), node.right.take()) {
@@ -241,7 +251,7 @@ fn unlink<K: Clone, V: Clone>(link: &mut Link<K, V>, rest: Link<K, V>) -> Option
     Some((node.key, node.value))
 }
 
-fn take_first<K: Ord + Clone, V: Clone>(link: &mut Link<K, V>) -> Option<(K, V)> {
+fn take_first<K: Clone, V: Clone>(link: &mut Link<K, V>) -> Option<(K, V)> {
     let shared = link.as_mut()?;
     let node = Arc::make_mut(shared);
     if node.left.is_none() {
@@ -311,7 +321,14 @@ mod tests {
         map.iter().map(|(key, value)| (*key, *value)).collect()
     }
 
-    fn check<K: Ord, V>(link: &Link<K, V>) -> u32 {
+    /// Backwards: an order of its own.
+    impl Key for u8 {
+        fn place(&self, other: &Self) -> Ordering {
+            other.cmp(self)
+        }
+    }
+
+    fn check<K, V>(link: &Link<K, V>) -> u32 {
         let Some(node) = link else { return 0 };
         let (left, right) = (check(&node.left), check(&node.right));
         assert!(left.abs_diff(right) <= 1, "unbalanced");
@@ -338,8 +355,13 @@ mod tests {
                 prop_assert_eq!(map.len(), model.len());
                 prop_assert_eq!(pairs(&map), model.iter().map(|(key, value)| (*key, *value)).collect::<Vec<_>>());
                 for from in [0, 1, 100, 255] {
-                    let range: Vec<u8> = map.range_from(&from).map(|(key, _)| *key).collect();
-                    prop_assert_eq!(range, model.range(from..).map(|(key, _)| *key).collect::<Vec<_>>());
+                    let range: Vec<u8> = map.range_where(|key| *key > from).map(|(key, _)| *key).collect();
+                    prop_assert_eq!(range, model.range(..=from).rev().map(|(key, _)| *key).collect::<Vec<_>>());
+                    prop_assert_eq!(map.get(&from), model.get(&from));
+                    let mut changed = map.clone();
+                    prop_assert_eq!(changed.get_mut(&from).is_some(), model.contains_key(&from));
+                    changed.get_mut(&from).into_iter().for_each(|value| *value = value.wrapping_add(1));
+                    prop_assert_eq!(changed.get(&from).copied(), model.get(&from).map(|value| value.wrapping_add(1)));
                     prop_assert_eq!(map.get(&from), model.get(&from));
                 }
             }

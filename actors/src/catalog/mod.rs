@@ -6,6 +6,7 @@
 mod actor;
 mod delta;
 mod index;
+mod keys;
 mod map;
 mod mesh;
 mod name;
@@ -16,6 +17,7 @@ mod restore;
 #[cfg(test)]
 mod tests;
 pub mod view;
+mod young;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use fsm_store::Seq;
 pub use actor::{Applied, AppliedStep, Batch, CatalogActor, CatalogMachine};
 pub use delta::{Changed, ChangedByName, Delta};
 pub use index::{Index, Relation};
-pub use map::PersistentMap;
+pub use map::{Key, PersistentMap};
 pub use mesh::Mesh;
 pub use name::{InvalidObjectName, ObjectName};
 pub use proxy::{Proxies, ProxyStatus};
@@ -39,6 +41,7 @@ use crate::digest::Member;
 use crate::fact::{ControllerStarted, Fact, ObjectChange, ObjectFact, Relist, RelistPhase};
 use objects_digest::ObjectsDigest;
 use view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts, Unusable};
+use young::Young;
 
 /// Views by name.
 pub type Table<T> = PersistentMap<ObjectName, Arc<T>>;
@@ -89,6 +92,7 @@ pub struct Catalog {
     tcp_routes: Table<TcpPorts>,
     index: Index,
     proxies: Proxies,
+    young: Young,
 }
 
 impl Catalog {
@@ -109,7 +113,7 @@ impl Catalog {
 
     /// A namespace by its name.
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
-        self.namespaces.find(|its| (its.namespace(), its.name()).cmp(&("", name)))
+        self.namespaces.find(|its| its.place_beside(name))
     }
 
     /// Namespaces by name.
@@ -195,12 +199,13 @@ impl Catalog {
         for pod in delta.pods.iter().filter(|(_, changed)| changed.after.is_none()).map(|(name, _)| name) {
             self.proxies.forget(pod);
         }
+        self.grow_up();
         delta
     }
 
     fn apply_object(&mut self, seq: Seq, fact: &ObjectFact, delta: &mut Delta) {
         let kind = find_kind(&fact.gvk);
-        let gvk = kind.map_or_else(|| fact.gvk.clone().into(), |kind| kind.gvk().into());
+        let gvk = kind.map_or_else(|| fact.gvk.clone(), |kind| kind.gvk().into());
         let key: ObjectKey = (gvk, fact.name.clone());
         if let Some(unnamed) = self.relists.get(&key.0) {
             let mut unnamed = unnamed.clone();
@@ -224,7 +229,11 @@ impl Catalog {
     }
 
     fn put(&mut self, key: &ObjectKey, object: Object) {
+        let is_part = object.json.is_part();
         let before = self.objects.insert(key.clone(), object);
+        if is_part && !before.as_ref().is_some_and(|before| before.json.is_part()) {
+            self.young.add(key);
+        }
         self.digest.put(key, before.as_ref());
     }
 
@@ -233,8 +242,7 @@ impl Catalog {
         match relist.phase {
             RelistPhase::Begin => {
                 let mut unnamed = PersistentMap::default();
-                let from = self.objects.range_from(&(gvk.clone(), ObjectName::default()));
-                for ((_, name), _) in from.take_while(|((kind, _), _)| *kind == gvk) {
+                for (_, name) in self.objects.of_kind(&gvk) {
                     unnamed.insert(name.clone(), ());
                 }
                 self.relists.insert(gvk, unnamed);
@@ -242,7 +250,7 @@ impl Catalog {
             RelistPhase::End => {
                 let gone = self.relists.remove(&gvk).unwrap_or_default();
                 let kind = find_kind(&gvk);
-                for name in gone.keys() {
+                for (name, ()) in gone.unordered() {
                     self.delete(kind, &(gvk.clone(), name.clone()), delta);
                 }
             }
@@ -269,17 +277,7 @@ impl Catalog {
         let name = &key.1;
         let outcome = match kind {
             Some(&kinds::NAMESPACE) => set(&mut self.namespaces, name, json, view::namespace, &mut delta.namespaces),
-            Some(&kinds::POD) => {
-                let before = self.pods.get(name).cloned();
-                let pod = json.map(|json| view::pod(json, before.as_deref())).transpose().map(|pod| pod.map(Arc::new));
-                // One that is the same refers to the newest text, so that nothing keeps older ones.
-                if let Ok(Some(pod)) = &pod
-                    && before.as_ref() == Some(pod)
-                {
-                    self.pods.insert(name.clone(), pod.clone());
-                }
-                store(&mut self.pods, name, before, pod, &mut delta.pods)
-            }
+            Some(&kinds::POD) => self.view_pod(name, json, delta),
             Some(&kinds::SERVICE) => set(&mut self.services, name, json, view::service, &mut delta.services),
             Some(&kinds::ENDPOINT_SLICE) => {
                 let before = self.slices.get(name).cloned();
@@ -299,6 +297,23 @@ impl Catalog {
             Ok(()) => self.unusable.remove(key),
             Err(reason) => self.unusable.insert(key.clone(), Arc::new(reason)),
         };
+    }
+
+    fn view_pod(&mut self, name: &ObjectName, json: Option<&Json>, delta: &mut Delta) -> Result<(), Unusable> {
+        let before = self.pods.get(name);
+        let pod = match json.map(|json| view::pod(json, before.map(|before| &**before))).transpose() {
+            Ok(Some(None)) => return Ok(()),
+            Ok(pod) => Ok(pod.flatten().map(Arc::new)),
+            Err(reason) => Err(reason),
+        };
+        let before = before.cloned();
+        // One that means the same may stand there in other words now.
+        if let Ok(Some(pod)) = &pod
+            && before.as_ref() == Some(pod)
+        {
+            self.pods.insert(name.clone(), pod.clone());
+        }
+        store(&mut self.pods, name, before, pod, &mut delta.pods)
     }
 
     fn view_mesh_config(&mut self, name: &ObjectName, json: Option<&Json>, delta: &mut Delta) -> Result<(), Unusable> {

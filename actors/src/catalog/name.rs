@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::map::Key;
+
 /// `<namespace>/<name>`, or `<name>` alone for kinds without namespaces. Ordered by namespace first.
 ///
 /// Names are most of what state machines copy and compare: a clone shares the text, and most names that differ are told apart by a
@@ -18,8 +20,8 @@ pub struct ObjectName {
     text: Arc<str>,
     /// Length of the namespace at the beginning of the text; zero for kinds without namespaces.
     namespace_bytes: u32,
-    /// Of the text; the same in every process.
-    mark: u32,
+    /// Of the namespace (the upper half) and of the text; the same in every process.
+    mark: u64,
 }
 
 /// Why a text is not the name of an object.
@@ -42,7 +44,7 @@ impl ObjectName {
     }
 
     fn of_text(text: Arc<str>, namespace_bytes: usize) -> Self {
-        let mark = mark(text.as_bytes());
+        let mark = mark(text.as_bytes(), namespace_bytes);
         Self { text, namespace_bytes: u32::try_from(namespace_bytes).unwrap_or(u32::MAX), mark }
     }
 
@@ -64,14 +66,42 @@ impl ObjectName {
         &self.text
     }
 
-    /// The name that sorts before every other name in `namespace`.
-    pub fn first_in(namespace: &str) -> Self {
-        Self::new(namespace, "")
+    /// How this name and that of an object without a namespace follow each other by [`Key`].
+    pub(super) fn place_beside(&self, name: &str) -> Ordering {
+        let mark = mark(name.as_bytes(), 0);
+        self.mark.cmp(&mark).then_with(|| (&*self.text, self.namespace_bytes).cmp(&(name, 0)))
+    }
+
+    /// What tells namespaces apart in the order by [`Key`], for all names in `namespace` the same.
+    pub(super) fn mark_of_namespace(namespace: &str) -> u32 {
+        hash(namespace.as_bytes())
+    }
+
+    /// The same of this name's namespace.
+    pub(super) fn namespace_mark(&self) -> u32 {
+        (self.mark >> u32::BITS) as u32
     }
 }
 
+/// By marks: names of a namespace lie together, in an order that means nothing. Most comparisons read one number.
+impl Key for ObjectName {
+    #[inline]
+    fn place(&self, other: &Self) -> Ordering {
+        match self.mark.cmp(&other.mark) {
+            Ordering::Equal if Arc::ptr_eq(&self.text, &other.text) => Ordering::Equal,
+            Ordering::Equal => (&*self.text, self.namespace_bytes).cmp(&(&*other.text, other.namespace_bytes)),
+            different => different,
+        }
+    }
+}
+
+fn mark(text: &[u8], namespace_bytes: usize) -> u64 {
+    let namespace = text.get(..namespace_bytes).unwrap_or_default();
+    (u64::from(hash(namespace)) << u32::BITS) | u64::from(hash(text))
+}
+
 /// FNV-1a, eight bytes at a time.
-fn mark(text: &[u8]) -> u32 {
+fn hash(text: &[u8]) -> u32 {
     const PRIME: u64 = 0x0100_0000_01b3;
     let (eights, rest) = text.as_chunks::<8>();
     let hash = eights.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, eight| {
@@ -176,6 +206,11 @@ mod tests {
             let (first, second) = (ObjectName::new(&one.0, &one.1), ObjectName::new(&other.0, &other.1));
             prop_assert_eq!((first.namespace(), first.name()), (one.0.as_str(), one.1.as_str()));
             prop_assert_eq!(first.cmp(&second), one.cmp(&other));
+            prop_assert_eq!(first.place(&second) == Ordering::Equal, one == other);
+            prop_assert_eq!(first.place(&second), second.place(&first).reverse());
+            prop_assert_eq!(first.namespace_mark(), ObjectName::mark_of_namespace(&one.0));
+            let plain = ObjectName::new("", &other.1);
+            prop_assert_eq!(first.place_beside(&other.1), first.place(&plain));
             prop_assert_eq!(first == second, one == other);
             prop_assert_eq!(first.text().parse::<ObjectName>().unwrap(), first);
         }

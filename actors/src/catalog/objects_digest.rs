@@ -39,7 +39,7 @@ impl ObjectsDigest {
     /// The digest; what waits is hashed for it.
     pub fn digest(&self, objects: &PersistentMap<ObjectKey, Object>) -> Digest {
         let mut all = self.counted;
-        for key in self.waiting.keys() {
+        for (key, ()) in self.waiting.unordered() {
             if let Some(object) = objects.get(key) {
                 all.add(member(key, object));
             }
@@ -49,11 +49,11 @@ impl ObjectsDigest {
 
     /// Counts what waits.
     pub fn settle(&mut self, objects: &mut PersistentMap<ObjectKey, Object>) {
-        for key in std::mem::take(&mut self.waiting).keys() {
-            if let Some(object) = objects.get(key).cloned() {
-                let member = member(key, &object);
+        for (key, ()) in std::mem::take(&mut self.waiting).unordered() {
+            if let Some(object) = objects.get_mut(key) {
+                let member = member(key, object);
                 self.counted.add(member);
-                objects.insert(key.clone(), Object { counted: Some(member), ..object });
+                object.counted = Some(member);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fsm_api::names;
 
 use super::view::{Account, Pod, Service, Slice, Split};
-use super::{Catalog, Delta, ObjectName};
+use super::{Catalog, Delta, ObjectName, Table};
 
 /// Which proxies may be told about something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,13 +143,21 @@ impl Catalog {
 
     /// The names of the services in a namespace.
     pub fn services_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ObjectName> {
-        let from = self.services().range_from(&ObjectName::first_in(namespace));
-        from.map(|(name, _)| name).take_while(move |name| name.namespace() == namespace)
+        in_namespace(self.services(), namespace)
     }
 
     /// The names of the pods in a namespace.
     pub fn pods_in<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ObjectName> {
-        let from = self.pods().range_from(&ObjectName::first_in(namespace));
-        from.map(|(name, _)| name).take_while(move |name| name.namespace() == namespace)
+        in_namespace(self.pods(), namespace)
     }
+}
+
+/// The names in a namespace, in order.
+fn in_namespace<'a, T>(table: &'a Table<T>, namespace: &str) -> impl Iterator<Item = &'a ObjectName> {
+    let mark = ObjectName::mark_of_namespace(namespace);
+    let from = table.range_where(|name| name.namespace_mark() < mark).map(|(name, _)| name);
+    let names = from.take_while(|name| name.namespace_mark() == mark);
+    let mut names: Vec<&ObjectName> = names.filter(|name| name.namespace() == namespace).collect();
+    names.sort_unstable();
+    names.into_iter()
 }

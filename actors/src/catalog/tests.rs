@@ -87,3 +87,17 @@ fn a_list_that_is_broken_off_and_begins_again_loses_nothing() {
     let namespaces: Vec<String> = catalog(&history).namespaces().keys().map(ToString::to_string).collect();
     assert_eq!(namespaces, ["bookbuyer", "bookstore"]);
 }
+
+#[test]
+fn texts_that_stay_do_not_keep_the_records_around_them() {
+    let mut history = History::started();
+    for number in 0..600 {
+        history.apply(service("bookstore", &format!("s-{number}"), "10.96.0.1"));
+        history.apply(service("bookstore", "changes", &format!("10.96.{}.{}", number / 250, number % 250)));
+    }
+    let catalog = catalog(&history);
+    let parts = catalog.objects().values().filter(|object| object.json.is_part()).count();
+    assert!(parts > 0 && parts < 256, "{parts} of {}", catalog.objects().len());
+    let changes = &catalog.objects().get(&("v1/Service".into(), name("bookstore/changes"))).unwrap().json;
+    assert!(changes.get().contains("10.96.2.99"), "{changes:?}");
+}

@@ -6,8 +6,6 @@
 //! It finds its way in every text that is JSON, but doesn't look into what it jumps over, and has no words for what is wrong: where
 //! something else stands than is asked for it gives up (`None`). Whoever calls it reads the text with a parser then.
 
-use std::ops::Range;
-
 use super::jump;
 
 /// A place in a JSON text. After a `None` it is of no use any more.
@@ -88,12 +86,12 @@ impl<'a> Skim<'a> {
         }
     }
 
-    /// Where in the text the value stands that `read` steps over.
-    pub fn extent(&mut self, read: impl FnOnce(&mut Self) -> Option<()>) -> Option<Range<usize>> {
+    /// The text of the value that `read` steps over.
+    pub fn extent(&mut self, read: impl FnOnce(&mut Self) -> Option<()>) -> Option<&'a str> {
         self.peek()?;
         let start = self.at;
         read(self)?;
-        Some(start..self.at)
+        self.text.get(start..self.at)
     }
 
     /// Whether the value that is next is written like `value`; it is stepped over then. That has to be the text of an object or array.
@@ -106,10 +104,7 @@ impl<'a> Skim<'a> {
 
     /// The text of the value that is next, whatever it is.
     pub fn value(&mut self) -> Option<&'a str> {
-        self.peek()?;
-        let start = self.at;
-        self.skip()?;
-        self.text.get(start..self.at)
+        self.extent(Self::skip)
     }
 
     /// Steps over the value that is next.
@@ -260,7 +255,7 @@ mod tests {
             places.push(place);
             Some(())
         });
-        assert_eq!((same, places), (vec![(false, true), (false, false)], vec![6..15, 21..22]));
+        assert_eq!((same, places), (vec![(false, true), (false, false)], vec!["{\"b\":[1]}", "2"]));
         assert_eq!(skim.end(), Some(()));
     }
 

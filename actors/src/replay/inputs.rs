@@ -163,7 +163,7 @@ impl Trial {
 
     /// Whether anything is computed from it. None if a state machine panicked.
     fn apply(&mut self, (gvk, name): &ObjectKey, object: &Object, change: ObjectChange) -> Option<bool> {
-        let fact = ObjectFact { gvk: gvk.to_string(), name: name.clone(), change, object: object.json.clone() };
+        let fact = ObjectFact { gvk: gvk.clone(), name: name.clone(), change, object: object.json.clone() };
         let entry = Fact::Object(fact).to_entry(TraceContext::default());
         let record = Record { seq: self.scratch.seq().next(), time: Timestamp(0), entry };
         self.scratch.try_apply_one(&record).ok().map(|effect| !effect.delta.is_empty())

@@ -2,7 +2,7 @@
 
 use fsm_store::Record;
 
-use crate::catalog::{Catalog, Object, ObjectKey, ObjectName, PersistentMap, canonical};
+use crate::catalog::{Catalog, Object, ObjectKey, PersistentMap, canonical};
 
 /// All objects at one seq.
 pub type Objects = PersistentMap<ObjectKey, Object>;
@@ -28,10 +28,10 @@ pub fn steps(before: &Objects, after: &Catalog, record: &Record) -> Vec<ObjectSt
         }
         "relist" => {
             let gvk = canonical(&record.entry.key);
-            let of_kind = before.range_from(&(gvk.clone(), ObjectName::default())).map(|(key, _)| key);
-            let of_kind = of_kind.take_while(|(kind, _)| *kind == gvk);
-            let gone = of_kind.filter(|key| !after.objects().contains_key(*key));
-            gone.cloned().filter_map(|key| step(before, after, key)).collect()
+            let mut gone: Vec<&ObjectKey> =
+                before.of_kind(&gvk).filter(|key| !after.objects().contains_key(key)).collect();
+            gone.sort_unstable();
+            gone.into_iter().cloned().filter_map(|key| step(before, after, key)).collect()
         }
         _ => Vec::new(),
     }

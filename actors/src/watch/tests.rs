@@ -30,7 +30,7 @@ impl Reader {
                     let object: Value = serde_json::from_str(fact.object.get()).unwrap();
                     assert!(fact.gvk.ends_with(object["kind"].as_str().unwrap()), "{object}");
                     self.applied += 1;
-                    self.unnamed.get_mut(&fact.gvk).map(|unnamed| unnamed.remove(&key));
+                    self.unnamed.get_mut(&*fact.gvk).map(|unnamed| unnamed.remove(&key));
                     self.objects.insert(key, object["metadata"]["resourceVersion"].as_str().unwrap().to_owned());
                 }
                 Fact::Relist(relist) if relist.phase == RelistPhase::Begin => {

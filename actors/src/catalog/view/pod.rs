@@ -1,7 +1,6 @@
 //! Pods are most of what passes, and large. What the mesh reads of one is taken from the text without copying the rest, and what stands
 //! in its `spec` is kept from before if that is written as before: hardly anything in it can change.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use fsm_api::core as k8s;
@@ -23,11 +22,11 @@ pub struct Pod {
     spec: Option<Spec>,
 }
 
-/// The `spec` of a pod, as it stands in the object.
+/// The `spec` of a pod.
 #[derive(Clone, Debug)]
 struct Spec {
-    object: Json,
-    place: Range<usize>,
+    /// As it stands in the object.
+    text: Arc<str>,
     /// One of the containers is called like that.
     sidecar: bool,
 }
@@ -47,11 +46,12 @@ impl PartialEq for Pod {
 
 impl Eq for Pod {}
 
-/// `before` is its edition before.
-pub(in crate::catalog) fn pod(json: &Json, before: Option<&Pod>) -> Result<Pod, Unusable> {
+/// `before` is its edition before; none if the pod is as that.
+pub(in crate::catalog) fn pod(json: &Json, before: Option<&Pod>) -> Result<Option<Pod>, Unusable> {
     match Seen::in_passing(json.get(), before) {
-        Some(seen) => Ok(seen.pod(json, before)),
-        None => whole(json),
+        Some(seen) if before.is_some_and(|before| seen.shows(before)) => Ok(None),
+        Some(seen) => Ok(Some(seen.pod(before))),
+        None => whole(json).map(Some),
     }
 }
 
@@ -68,8 +68,10 @@ struct Seen<'a> {
     containers: bool,
     init_containers: bool,
     sidecar: bool,
-    /// Where its `spec` stands.
-    place: Option<Range<usize>>,
+    /// Its `spec`, if that is not as before.
+    spec: Option<&'a str>,
+    /// Its `spec` stands there as before.
+    same_spec: bool,
 }
 
 impl<'a> Seen<'a> {
@@ -88,9 +90,7 @@ impl<'a> Seen<'a> {
             }
             "spec" => {
                 first(&mut parts[1])?;
-                let place = value.extent(|value| seen.spec(value, before))?;
-                seen.place = Some(place);
-                Some(())
+                seen.spec(value, before)
             }
             "status" => {
                 first(&mut parts[2])?;
@@ -107,18 +107,23 @@ impl<'a> Seen<'a> {
 
     fn spec(&mut self, value: &mut Skim<'a>, before: Option<&'a Pod>) -> Option<()> {
         if let Some((pod, spec)) = before.and_then(|pod| Some((pod, pod.spec.as_ref()?)))
-            && value.same(&spec.object.get()[spec.place.clone()])?
+            && value.same(&spec.text)?
         {
             (self.account, self.node, self.sidecar) = (Some(pod.account.name()), Some(&*pod.node), spec.sidecar);
+            self.same_spec = true;
             return Some(());
         }
-        value.object(|key, value| match key {
-            "serviceAccountName" => text_of(value, &mut self.account),
-            "nodeName" => text_of(value, &mut self.node),
-            "containers" => first(&mut self.containers).and_then(|()| self.containers(value)),
-            "initContainers" => first(&mut self.init_containers).and_then(|()| self.containers(value)),
-            _ => value.skip(),
-        })
+        let text = value.extent(|value| {
+            value.object(|key, value| match key {
+                "serviceAccountName" => text_of(value, &mut self.account),
+                "nodeName" => text_of(value, &mut self.node),
+                "containers" => first(&mut self.containers).and_then(|()| self.containers(value)),
+                "initContainers" => first(&mut self.init_containers).and_then(|()| self.containers(value)),
+                _ => value.skip(),
+            })
+        })?;
+        self.spec = Some(text);
+        Some(())
     }
 
     fn labels(&mut self, value: &mut Skim<'a>) -> Option<()> {
@@ -148,11 +153,25 @@ impl<'a> Seen<'a> {
         })
     }
 
-    fn pod(self, object: &Json, before: Option<&Pod>) -> Pod {
+    fn has_proxy(&self) -> bool {
+        self.proxy_uuid && !self.ignore && self.sidecar
+    }
+
+    fn finished(&self) -> bool {
+        matches!(self.phase, Some("Succeeded" | "Failed"))
+    }
+
+    /// Whether there is nothing else to see than of this pod.
+    fn shows(&self, pod: &Pod) -> bool {
+        self.same_spec
+            && self.namespace.unwrap_or_default() == pod.account.namespace()
+            && (self.has_proxy(), self.finished()) == (pod.has_proxy, pod.finished)
+    }
+
+    fn pod(self, before: Option<&Pod>) -> Pod {
         let (namespace, account) = (self.namespace.unwrap_or_default(), self.account.filter(|name| !name.is_empty()));
         let (account, node) = (account.unwrap_or("default"), self.node.unwrap_or_default());
         let same_account = |pod: &&Pod| pod.account.namespace() == namespace && pod.account.name() == account;
-        let sidecar = self.sidecar;
         Pod {
             account: match before.filter(same_account) {
                 Some(before) => before.account.clone(),
@@ -162,9 +181,12 @@ impl<'a> Seen<'a> {
                 Some(before) => before.node.clone(),
                 None => node.into(),
             },
-            has_proxy: self.proxy_uuid && !self.ignore && sidecar,
-            finished: matches!(self.phase, Some("Succeeded" | "Failed")),
-            spec: self.place.map(|place| Spec { object: object.clone(), place, sidecar }),
+            has_proxy: self.has_proxy(),
+            finished: self.finished(),
+            spec: match self.spec {
+                Some(text) => Some(Spec { text: text.into(), sidecar: self.sidecar }),
+                None => before.filter(|_| self.same_spec).and_then(|before| before.spec.clone()),
+            },
         }
     }
 }
@@ -220,25 +242,28 @@ mod tests {
                     });
                     let json = Json::from(&pod);
                     let seen = Seen::in_passing(json.get(), None).expect("this is how API servers write");
-                    let alone = seen.pod(&json, None);
+                    let alone = seen.pod(None);
                     assert_eq!(Ok(&alone), whole(&json).as_ref(), "{pod}");
                     // From edition to edition, with another spec and with the same.
-                    for _ in 0..2 {
+                    for again in [false, true] {
                         let after = super::pod(&json, before.as_ref()).unwrap();
+                        assert_eq!(after.is_none(), again, "{pod}");
+                        let after = after.or(before).unwrap();
                         assert_eq!(after, alone, "{pod}");
-                        assert_eq!(after.spec.as_ref().unwrap().sidecar, alone.spec.as_ref().unwrap().sidecar);
+                        let [one, other] = [&after, &alone].map(|pod| pod.spec.as_ref().unwrap());
+                        assert_eq!((&one.text, one.sidecar), (&other.text, other.sidecar));
                         before = Some(after);
                     }
                 }
             }
         }
-        assert_eq!(pod(&Json::from(&json!({})), None), whole(&Json::from(&json!({}))));
+        assert_eq!(pod(&Json::from(&json!({})), None), whole(&Json::from(&json!({}))).map(Some));
     }
 
     #[test]
     fn what_cannot_be_read_in_passing_is_read_as_a_whole() {
         let escaped = json!({ "metadata": { "namespace": "n" }, "spec": { "serviceAccountName": "a\nb" } });
-        assert_eq!(pod(&Json::from(&escaped), None).unwrap().account, Account::new("n", "a\nb"));
+        assert_eq!(pod(&Json::from(&escaped), None).unwrap().unwrap().account, Account::new("n", "a\nb"));
         for text in ["{\"spec\":7}", "{\"spec\":", "{\"spec\":{},\"spec\":{}}", "{\"status\":{\"phase\":1}}", "{} {}"] {
             assert!(pod(&Json::from(text), None).is_err(), "{text}");
         }

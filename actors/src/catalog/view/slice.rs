@@ -13,14 +13,24 @@ use crate::json::Skim;
 /// How far ahead among the endpoints before one is looked for: they keep their order.
 const AHEAD: usize = 8;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Slice {
     pub service: ObjectName,
     /// TCP ports that have a number.
-    pub ports: Vec<EndpointPort>,
+    pub ports: Arc<[EndpointPort]>,
     /// Those with an IP address.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// The ports as they stand in the object; none if they were not found there as they stand.
+    ports_text: Option<Arc<str>>,
 }
+
+impl PartialEq for Slice {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.service, &self.ports, &self.endpoints) == (&other.service, &other.ports, &other.endpoints)
+    }
+}
+
+impl Eq for Slice {}
 
 /// One endpoint.
 #[derive(Debug)]
@@ -82,7 +92,7 @@ impl<'a> Exchanged<'a> {
 impl Endpoint {
     /// None without an address. `own` is the namespace of the slice, `text` the endpoint as it stands there.
     fn read_in_passing(text: &str, own: &str) -> Result<Option<Self>, Unusable> {
-        match SeenEndpoint::in_passing(text) {
+        match EndpointParts::in_passing(text) {
             Some(seen) => Ok(seen.endpoint(own, text)),
             None => Ok(Self::new(parse(text)?, own, Some(text))),
         }
@@ -129,7 +139,9 @@ impl Eq for Endpoint {}
 
 /// `Ok(None)`: a slice that belongs to no service, or that has no IP addresses. `before` is its edition before.
 pub(in crate::catalog) fn slice(json: &Json, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
-    match Seen::in_passing(json.get()) {
+    // What is kept from before was read in the namespace from before.
+    let seen = Seen::in_passing(json.get(), before).filter(|seen| seen.kept == 0 || seen.is_in_namespace_of(before));
+    match seen.or_else(|| Seen::in_passing(json.get(), None)) {
         Some(seen) => seen.slice(before),
         None => whole(json),
     }
@@ -141,14 +153,22 @@ struct Seen<'a> {
     namespace: Option<&'a str>,
     service: Option<&'a str>,
     address_type: Option<&'a str>,
-    endpoints: Option<Vec<&'a str>>,
+    endpoints: Option<Vec<SeenEndpoint<'a>>>,
     ports: Option<&'a str>,
+    /// How many endpoints are from before.
+    kept: usize,
+}
+
+enum SeenEndpoint<'a> {
+    Kept(Arc<Endpoint>),
+    Other(&'a str),
 }
 
 impl<'a> Seen<'a> {
     /// None if it isn't written as API servers write.
-    fn in_passing(text: &'a str) -> Option<Self> {
+    fn in_passing(text: &'a str, before: Option<&Slice>) -> Option<Self> {
         let (mut seen, mut metadata, mut labels) = (Self::default(), None, None);
+        let mut known = before.map_or(&[][..], |slice| &slice.endpoints);
         let mut skim = Skim::of(text);
         skim.object(|key, value| match key {
             "addressType" => once(&mut seen.address_type, value.string()?),
@@ -156,8 +176,19 @@ impl<'a> Seen<'a> {
             "endpoints" => {
                 let mut endpoints = Vec::new();
                 if !value.null()? {
+                    endpoints.reserve(known.len() + 1);
                     value.array(|endpoint| {
-                        endpoints.push(endpoint.value()?);
+                        for (at, before) in known.iter().take(AHEAD).enumerate() {
+                            if let Some(text) = &before.text
+                                && endpoint.same(text)?
+                            {
+                                endpoints.push(SeenEndpoint::Kept(before.clone()));
+                                known = &known[at + 1..];
+                                seen.kept += 1;
+                                return Some(());
+                            }
+                        }
+                        endpoints.push(SeenEndpoint::Other(endpoint.value()?));
                         Some(())
                     })?;
                 }
@@ -187,26 +218,39 @@ impl<'a> Seen<'a> {
     fn slice(self, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
         let own = self.namespace.unwrap_or_default();
         let Some(service) = self.service.filter(|_| self.address_type != Some("FQDN")) else { return Ok(None) };
-        let mut known =
-            before.filter(|slice| slice.service.namespace() == own).map_or(&[][..], |slice| &slice.endpoints);
         let mut endpoints = Vec::new();
-        for text in self.endpoints.unwrap_or_default() {
-            match known.iter().take(AHEAD).position(|endpoint| endpoint.text.as_deref() == Some(text)) {
-                Some(at) => {
-                    endpoints.push(known[at].clone());
-                    known = &known[at + 1..];
-                }
-                None => endpoints.extend(Endpoint::read_in_passing(text, own)?.map(Arc::new)),
+        let seen = self.endpoints.unwrap_or_default();
+        endpoints.reserve_exact(seen.len());
+        for endpoint in seen {
+            match endpoint {
+                SeenEndpoint::Kept(endpoint) => endpoints.push(endpoint),
+                SeenEndpoint::Other(text) => endpoints.extend(Endpoint::read_in_passing(text, own)?.map(Arc::new)),
             }
         }
-        let ports: Option<Vec<EndpointPort>> = self.ports.map(parse).transpose()?.flatten();
-        Ok(Some(Slice { service: ObjectName::new(own, service), ports: tcp(ports.unwrap_or_default()), endpoints }))
+        let same_ports = |slice: &&Slice| self.ports.is_some() && slice.ports_text.as_deref() == self.ports;
+        let (ports, ports_text) = match before.filter(same_ports) {
+            Some(before) => (before.ports.clone(), before.ports_text.clone()),
+            None => {
+                let ports: Option<Vec<EndpointPort>> = self.ports.map(parse).transpose()?.flatten();
+                (tcp(ports.unwrap_or_default()), self.ports.map(Arc::from))
+            }
+        };
+        let same_service = |slice: &&Slice| slice.service.namespace() == own && slice.service.name() == service;
+        let service = match before.filter(same_service) {
+            Some(before) => before.service.clone(),
+            None => ObjectName::new(own, service),
+        };
+        Ok(Some(Slice { service, ports, endpoints, ports_text }))
+    }
+
+    fn is_in_namespace_of(&self, slice: Option<&Slice>) -> bool {
+        slice.map(|slice| slice.service.namespace()) == Some(self.namespace.unwrap_or_default())
     }
 }
 
 /// What the mesh reads of an endpoint, as it stands in the text.
 #[derive(Default)]
-struct SeenEndpoint<'a> {
+struct EndpointParts<'a> {
     address: Option<&'a str>,
     ready: Option<Option<bool>>,
     /// Kind, namespace and name of what is behind it.
@@ -215,7 +259,7 @@ struct SeenEndpoint<'a> {
     hostname: Option<&'a str>,
 }
 
-impl<'a> SeenEndpoint<'a> {
+impl<'a> EndpointParts<'a> {
     /// None if it isn't written as API servers write.
     fn in_passing(text: &'a str) -> Option<Self> {
         let (mut seen, mut parts) = (Self::default(), [None; 3]);
@@ -277,7 +321,7 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, Unusable> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-fn tcp(ports: Vec<EndpointPort>) -> Vec<EndpointPort> {
+fn tcp(ports: Vec<EndpointPort>) -> Arc<[EndpointPort]> {
     ports.into_iter().filter(|port| is_tcp(&port.protocol) && port.port.is_some()).collect()
 }
 
@@ -287,91 +331,9 @@ fn whole(json: &Json) -> Result<Option<Slice>, Unusable> {
     let own = object.metadata.namespace.as_str();
     let service = ObjectName::new(own, service);
     let endpoints = object.endpoints.into_iter().filter_map(|endpoint| Endpoint::new(endpoint, own, None));
-    Ok(Some(Slice { service, ports: tcp(object.ports), endpoints: endpoints.map(Arc::new).collect() }))
+    let endpoints = endpoints.map(Arc::new).collect();
+    Ok(Some(Slice { service, ports: tcp(object.ports), endpoints, ports_text: None }))
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn endpoint(number: u8, ready: bool) -> Value {
-        json!({ "addresses": [format!("10.0.0.{number}")], "conditions": { "ready": ready, "serving": null },
-            "targetRef": { "kind": "Pod", "name": format!("p{number}"), "uid": "u}{\"" }, "zone": "z" })
-    }
-
-    fn object(endpoints: &[(u8, bool)]) -> Json {
-        let endpoints: Vec<Value> = endpoints.iter().map(|(number, ready)| endpoint(*number, *ready)).collect();
-        Json::from(&json!({
-            "addressType": "IPv4", "endpoints": endpoints,
-            "metadata": { "namespace": "n", "name": "s-1", "labels": { "kubernetes.io/service-name": "s" } },
-            "ports": [{ "name": "http", "port": 80, "protocol": "TCP" }, { "port": 53, "protocol": "UDP" }],
-        }))
-    }
-
-    proptest! {
-        /// From edition to edition, each read with the help of the one before.
-        #[test]
-        fn a_slice_read_in_passing_is_the_slice_read_as_a_whole(
-            editions in prop::collection::vec(prop::collection::vec((0..12_u8, any::<bool>()), 0..14), 1..8),
-        ) {
-            let mut before: Option<Slice> = None;
-            for edition in editions {
-                let json = object(&edition);
-                let found = slice(&json, before.as_ref()).unwrap();
-                prop_assert_eq!(&found, &whole(&json).unwrap());
-                let exchanged = Exchanged::between(before.as_ref(), found.as_ref());
-                let lines = |slice: Option<&Slice>| slice.map_or(0, |slice| slice.endpoints.len());
-                let (gone, new) = (exchanged.gone.len(), exchanged.new.len());
-                prop_assert_eq!(lines(before.as_ref()) - gone, lines(found.as_ref()) - new);
-                before = found;
-            }
-        }
-    }
-
-    #[test]
-    fn an_endpoint_read_in_passing_is_the_endpoint_that_is_parsed() {
-        for text in [
-            r#"{"addresses":["10.0.0.1","10.0.0.2"],"conditions":{"ready":null,"terminating":true},"hostname":"h","zone":null}"#,
-            r#"{"addresses":["fd00::1"],"nodeName":"n","targetRef":{"kind":"Pod","name":"p","namespace":"other","uid":"u"}}"#,
-            r#"{"addresses":["10.0.0.1"],"targetRef":{"kind":"Node","name":"p"},"hints":{"forZones":[{"name":"z"}]}}"#,
-            r#"{"addresses":[],"conditions":{"ready":false}}"#,
-            "{}",
-        ] {
-            let seen = SeenEndpoint::in_passing(text).expect("this is how API servers write");
-            assert_eq!(seen.endpoint("n", text), Endpoint::new(parse(text).unwrap(), "n", None), "{text}");
-        }
-        for text in [
-            r#"{"addresses":[7]}"#,
-            r#"{"conditions":{"serving":7}}"#,
-            r#"{"targetRef":{"name":null}}"#,
-            r#"{"addresses":["a"],"addresses":["b"]}"#,
-            r#"{"zone":7}"#,
-        ] {
-            assert!(Endpoint::read_in_passing(text, "n").is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_is_kept() {
-        let before = slice(&object(&[(1, true), (2, true), (3, true)]), None).unwrap().unwrap();
-        let after = slice(&object(&[(1, true), (2, false), (3, true), (4, true)]), Some(&before)).unwrap().unwrap();
-        let exchanged = Exchanged::between(Some(&before), Some(&after));
-        let addresses =
-            |endpoints: &[&Endpoint]| -> Vec<String> { endpoints.iter().map(|one| one.address.clone()).collect() };
-        assert_eq!(addresses(&exchanged.gone), ["10.0.0.2"]);
-        assert_eq!(addresses(&exchanged.new), ["10.0.0.2", "10.0.0.4"]);
-    }
-
-    #[test]
-    fn what_belongs_to_no_service_is_none() {
-        for text in ["{}", "{\"metadata\":{\"labels\":null}}", "{\"endpoints\":null,\"ports\":null}"] {
-            assert_eq!(slice(&Json::from(text), None), Ok(None), "{text}");
-        }
-        for text in ["{\"endpoints\":7}", "{\"endpoints\":[],\"endpoints\":[]}", "{\"metadata\":7}"] {
-            assert!(slice(&Json::from(text), None).is_err(), "{text}");
-        }
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ pub fn workload(catalog: &Catalog, name: &ObjectName, pod: &Pod) -> proto::Workl
             zone = its_zone;
         }
         let Some(service) = catalog.mesh_service(&slice.service) else { continue };
-        for slice_port in &slice.ports {
+        for slice_port in slice.ports.iter() {
             let service_port = service.ports.iter().find(|candidate| candidate.name == slice_port.name);
             let (Some(target), Some(service_port)) = (slice_port.port, service_port) else { continue };
             let spoken = protocol(service_port.app_protocol.as_deref(), &service_port.name);
