@@ -69,7 +69,7 @@ impl<'s> Attempts<'s> {
             self.pool.stats().request_overflow.add(1);
             return Err(Reply::overflow(most));
         }
-        let (mut response, retry) = if policy.name.is_empty() || leaving.upgrade.is_some() {
+        let (mut response, retry) = if !self.is_bounded(&leaving) {
             (self.once(leaving).await.map_err(|error| failed(error.as_ref()))?, None)
         } else {
             // Has more to remember, and a place of its own for it.
@@ -81,6 +81,13 @@ impl<'s> Attempts<'s> {
         // Boxed together; where no policy is, the last two are none.
         response.body_mut().attach((account, self.timer, in_flight, place, (active, retry)));
         Ok(response)
+    }
+
+    /// Whether the policy, or the caller's own deadline where there is a policy, says more of it than where it goes.
+    fn is_bounded(&self, leaving: &Leaving<'_>) -> bool {
+        let policy = self.backend.policy;
+        let deadline = || !policy.name.is_empty() && headers::is_grpc(leaving.request.headers());
+        leaving.upgrade.is_none() && (policy.retry.is_some() || policy.request_timeout.is_some() || deadline())
     }
 
     /// One try, at several endpoints if the first ones do not take it. None: there is nobody left to ask.

@@ -132,6 +132,26 @@ fn the_policy_is_a_step_of_the_explanation() {
 }
 
 #[test]
+fn dumps_show_a_policy_in_words() {
+    let key = HashKey { of: Some(hash_key::Of::Header("x-user".to_owned())) };
+    let balancer = LoadBalancer {
+        algorithm: BalancerAlgorithm::ConsistentHash.into(),
+        hash_keys: vec![key],
+        ..LoadBalancer::default()
+    };
+    let probe = Probe::Http(HttpCheck { path: "/healthy".to_owned(), ..HttpCheck::default() });
+    let policy = TrafficPolicy {
+        load_balancer: Some(balancer),
+        health_check: Some(HealthCheck { probe: Some(probe), ..HealthCheck::default() }),
+        ..TrafficPolicy::default()
+    };
+    let shown = Resource::TrafficPolicy(policy).to_json();
+    assert_eq!(shown["load_balancer"]["algorithm"], "consistent_hash");
+    assert_eq!(shown["load_balancer"]["hash_keys"][0]["of"]["header"], "x-user");
+    assert_eq!(shown["health_check"]["probe"]["http"]["path"], "/healthy");
+}
+
+#[test]
 fn a_policy_for_a_port_takes_the_place_of_the_services() {
     let mut mesh = Mesh::bookstore();
     let by = |algorithm: BalancerAlgorithm| {

@@ -95,7 +95,7 @@ impl Balancer {
     /// What is known about one endpoint of a service port, for people; none if nothing went there yet.
     pub fn state(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState> {
         let known = self.known();
-        let (_, port) = known.ports.iter().find(|((name, number), _)| &**name == service && *number == port)?;
+        let port = known.ports.get(&(Arc::from(service), port))?;
         port.member(address).map(|member| member.state(self.clock))
     }
 
