@@ -79,7 +79,16 @@ impl Agent {
     }
 
     pub fn udp(&self, on: SocketAddr) -> UdpSocket {
-        let socket = UdpSocket::from(self.socket("udp", on, "close").unwrap());
+        // What was closed here is still open in a process that another test is about to start, until its exec.
+        let until = Instant::now() + PATIENCE;
+        let socket = loop {
+            match self.socket("udp", on, "close") {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                    std::thread::yield_now();
+                }
+                socket => break UdpSocket::from(socket.unwrap()),
+            }
+        };
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
