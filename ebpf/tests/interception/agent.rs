@@ -12,7 +12,7 @@ use std::{
     path::Path,
     process::{Child, Command},
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Tells the test binary to serve as an agent.
