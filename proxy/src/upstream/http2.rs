@@ -12,20 +12,20 @@ use bytes::Bytes;
 use fsm_proxy_config::SpiffeId;
 use futures::FutureExt as _;
 use h2::client::{ResponseFuture, SendRequest};
-use h2::{Ping, PingPong, RecvStream, SendStream};
+use h2::{Ping, PingPong, RecvStream};
 use http::uri::Authority;
 use http::{Request, Response};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::{DialError, Dialer};
+use super::sending::Sending;
 use super::{Failed, UpstreamError, window};
 use crate::early;
 use crate::headers;
 use crate::limits::Limits;
 use crate::metrics::Connections;
-use crate::stream::{Body, Gather, Kept, Tunnel, Turns, gather, send_body, with_head};
+use crate::stream::{Body, Gather, Tunnel, Turns, gather, with_head};
 
 /// A connection takes no new streams after this age, so that renewed certificates and trust come into use.
 const RETIRE_AFTER: Duration = Duration::from_secs(3600);
@@ -365,53 +365,6 @@ async fn answered(mut response: ResponseFuture) -> Result<Response<RecvStream>, 
         }
     })
     .await
-}
-
-/// The body of a request on its way.
-struct Sending {
-    kept: Arc<Kept>,
-    state: SendingState,
-}
-
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the usual one, and a box would be an allocation each time"
-)]
-enum SendingState {
-    Ended(Body),
-    /// Given up with the request: the stream is reset.
-    UnderWay(AbortOnDropHandle<Body>),
-}
-
-impl Sending {
-    /// Mostly the first turn sends all of it, together with the head.
-    fn begin(body: Body, stream: SendStream<Bytes>) -> Self {
-        let kept = Arc::new(Kept::default());
-        let mut sending = Box::pin(send_body(body, stream, Some(Arc::clone(&kept))));
-        let state = match sending.as_mut().now_or_never() {
-            Some(rest) => SendingState::Ended(rest),
-            None => SendingState::UnderWay(AbortOnDropHandle::new(tokio::spawn(sending))),
-        };
-        Self { kept, state }
-    }
-
-    /// The response has begun: the rest of the body is sent without being kept.
-    fn answered(self) {
-        self.kept.forget();
-        if let SendingState::UnderWay(task) = self.state {
-            drop(task.detach());
-        }
-    }
-
-    /// The whole body, for another peer, if what was sent of it was kept.
-    async fn again(self) -> Option<Body> {
-        let rest = match self.state {
-            SendingState::Ended(rest) => rest,
-            // The stream has ended, and with it the sending.
-            SendingState::UnderWay(task) => task.await.ok()?,
-        };
-        Some(Body::again(self.kept.take()?, rest))
-    }
 }
 
 /// The head of a request in the form of HTTP/2.

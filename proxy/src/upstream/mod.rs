@@ -5,6 +5,7 @@ mod dial;
 mod http1;
 mod http2;
 mod overheard;
+mod sending;
 mod upgrade;
 pub mod window;
 
