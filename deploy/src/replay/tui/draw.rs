@@ -59,6 +59,9 @@ fn draw_list(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
     frame.render_widget(Paragraph::new(lines), inner);
 }
 
+/// So much of what happened in a record is seen in the list at least.
+const WHAT: usize = 12;
+
 fn row(app: &App, index: usize, chosen: bool, width: u16) -> Line<'static> {
     let scene = &app.film.scenes[index];
     let told = match scene.told.len() {
@@ -68,7 +71,9 @@ fn row(app: &App, index: usize, chosen: bool, width: u16) -> Line<'static> {
     let time = time_text(scene.time);
     let begin = format!("{:>6} {} ", scene.seq.0, time.get(11..23).unwrap_or_default());
     let room = usize::from(width).saturating_sub(begin.chars().count() + told.chars().count());
-    let text = fitted(&format!("{} {}", scene.about, scene.what), room);
+    // What happened has its room, however long the name is that it happened to.
+    let about = shortened(&scene.about, room.saturating_sub(1 + scene.what.chars().count().min(WHAT)));
+    let text = fitted(&format!("{about} {}", scene.what), room);
     let style = match scene.topic.as_str() {
         "object" | "relist" => Style::new(),
         "nack" => Style::new().fg(Color::Red),
@@ -83,14 +88,18 @@ fn row(app: &App, index: usize, chosen: bool, width: u16) -> Line<'static> {
     if chosen { line.reversed() } else { line }
 }
 
-/// A text in exactly this width; `…` stands for what has no room.
+/// A text in exactly this width.
 fn fitted(text: &str, width: usize) -> String {
-    let count = text.chars().count();
-    if count <= width {
-        return format!("{text:width$}");
+    format!("{:width$}", shortened(text, width))
+}
+
+/// A text in this width at most; `…` stands for what has no room.
+fn shortened(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
     }
     let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    if width == 0 { String::new() } else { format!("{kept}…") }
+    if width == 0 { kept } else { format!("{kept}…") }
 }
 
 fn draw_detail(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
@@ -106,25 +115,27 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, app: &mut App) {
     let [head, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(inner);
     app.room = usize::from(body.height);
     let more = app.detail.lines.len().saturating_sub(app.scrolled + app.room);
-    let more = if more > 0 { format!("  ({more} more lines: d)") } else { String::new() };
+    let more = match more {
+        0 => String::new(),
+        1 => "  (1 more line: d)".to_owned(),
+        more => format!("  ({more} more lines: d)"),
+    };
     let head_line = Line::from(vec![Span::from(app.detail.title.clone()).bold(), Span::from(more).dim()]);
     frame.render_widget(head_line, head);
     let lines: Vec<Line<'_>> = app.detail.lines.iter().skip(app.scrolled).take(app.room).cloned().collect();
     frame.render_widget(Paragraph::new(lines), body);
 }
 
+const KEYS: &str = " ↑↓ step   n/N next/last change of a configuration   tab or 1 2 3 view   p/P proxy   d/u scroll   / find   : go to   q leave";
+/// The same where there is less room.
+const FEW_KEYS: &str = " ↑↓ step  n/N change  tab view  p proxy  d/u scroll  / find  : go to  q";
+
 fn draw_foot(frame: &mut Frame<'_>, area: Rect, app: &App) {
     let line = match (&app.prompt, &app.note) {
         (Some(Prompt::Find(text)), _) => Line::from(format!(" find: {text}▏  (enter: list these, esc: never mind)")),
         (Some(Prompt::GoTo(text)), _) => Line::from(format!(" go to seq, time or -5m: {text}▏")),
         (None, Some(note)) => Line::from(format!(" {note}")).yellow(),
-        (None, None) if area.width < 100 => {
-            Line::from(" ↑↓ step  n/N change  tab view  p proxy  d/u scroll  / find  : go to  q").dim()
-        }
-        (None, None) => Line::from(
-            " ↑↓ step   n/N next/last change of a configuration   tab or 1 2 3 view   p/P proxy   d/u scroll   / find   : go to   q leave",
-        )
-        .dim(),
+        (None, None) => Line::from(if usize::from(area.width) < KEYS.chars().count() { FEW_KEYS } else { KEYS }).dim(),
     };
     frame.render_widget(line, area);
 }
