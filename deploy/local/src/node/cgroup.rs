@@ -155,9 +155,9 @@ impl Cgroup {
         }
     }
 
-    /// Like [`Cgroup::remove`], where nothing can be awaited: gives up after half a second, and says nothing.
+    /// Like [`Cgroup::remove`], where nothing can be awaited: gives up after two seconds, and says nothing.
     pub fn remove_now(&self) {
-        for _ in 0..100 {
+        for _ in 0..400 {
             if self.kill().is_err() || remove_tree(&self.path).is_ok() {
                 return;
             }

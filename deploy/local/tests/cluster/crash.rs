@@ -115,7 +115,8 @@ async fn dropping_a_cluster_ends_its_processes() {
     c.ready("left").await;
     assert!(processes_of(&id) > 0);
     drop(c);
-    assert_eq!(processes_of(&id), 0);
+    // On a busy machine those that are killed may have to wait for a processor to die on.
+    until_some(async || (processes_of(&id) == 0).then_some(())).await;
 }
 
 fn is_dead(pid: &str) -> bool {
