@@ -52,7 +52,7 @@ const MOST: usize = 1024;
 
 /// Asks once.
 pub async fn ask(context: &Context, subject: &Subject) -> Result<(), Unwell> {
-    let peer = Peer { application: subject.endpoint.address, identity: subject.endpoint.identity.as_ref() };
+    let peer = Peer::of(&subject.endpoint);
     let snapshot = context.snapshots.load_full();
     let timeout = snapshot.map_or(subject.check.timeout, |snapshot| snapshot.settings().connect_timeout);
     match &subject.check.probe {

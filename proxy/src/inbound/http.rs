@@ -75,7 +75,7 @@ impl Inbound {
         let upstream = &self.context.upstream;
         let answered = if let Some(open) = open {
             let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked(), passed: None };
-            let peer = Peer { application, identity: None };
+            let peer = Peer::plain(application);
             let switched = Box::pin(upstream.switch(peer, timeout, Asking::of(request, until), http2)).await;
             switched.map_err(|(error, _)| error).map(|mut response| {
                 response.body_mut().attach(open);

@@ -20,7 +20,7 @@ pub struct TrafficStats {
     pub timeouts: Counter,
     /// Tries that did.
     pub per_try_timeouts: Counter,
-    /// Requests and opaque connections beyond the limits.
+    /// Requests, those that would have had to wait for a connection included, and opaque connections beyond the limits.
     pub request_overflow: Counter,
     pub connection_overflow: Counter,
     /// Endpoints that were ejected, and those that were not as too many were.
@@ -40,7 +40,7 @@ impl TrafficStats {
             ("upstream_rq_retry_backoff_exponential", "Retries that waited first.", &self.retry_backoff),
             ("upstream_rq_timeout", "Requests that took longer than they may.", &self.timeouts),
             ("upstream_rq_per_try_timeout", "Tries that took longer than they may.", &self.per_try_timeouts),
-            ("upstream_rq_pending_overflow", "Requests refused for the limit of requests.", &self.request_overflow),
+            ("upstream_rq_pending_overflow", "Requests refused for a limit.", &self.request_overflow),
             ("upstream_cx_overflow", "Connections refused for the limit of connections.", &self.connection_overflow),
             ("outlier_detection_ejections_total", "Endpoints that were ejected.", &self.ejections),
             ("outlier_detection_ejections_overflow", "Ejections forbidden, as too many are.", &self.ejections_overflow),

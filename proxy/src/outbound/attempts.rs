@@ -99,7 +99,7 @@ impl<'s> Attempts<'s> {
             let endpoint = picked.endpoint;
             self.account.sent_to(endpoint);
             self.asked = Some(picked);
-            let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
+            let peer = Peer { queue: self.pool.queue(), ..Peer::of(endpoint) };
             match self.outbound.send(peer, leaving).await {
                 Ok(response) => {
                     if let Some(picked) = self.asked.as_ref().filter(|_| self.pool.listens()) {
@@ -111,6 +111,10 @@ impl<'s> Attempts<'s> {
                 Err((error, again)) => {
                     tracing::debug!(address = %endpoint.address, %error, "a request was not answered");
                     self.timer.failed(error.failure());
+                    if error.is_overflow() {
+                        self.pool.stats().request_overflow.add(1);
+                        return Err(Some(error));
+                    }
                     if let Some(picked) = self.asked.as_ref().filter(|_| !error.is_of_client()) {
                         // It is gone or going: others are preferred for a moment.
                         self.pool.unreachable(picked);

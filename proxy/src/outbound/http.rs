@@ -117,7 +117,7 @@ impl Outbound {
         account.passed_through(self.destination);
         account.receives(timer.stats(), leaving.request.body_mut());
         let _open = self.context.metrics.plain_outbound.open();
-        let peer = Peer { application: self.destination, identity: None };
+        let peer = Peer::plain(self.destination);
         match self.send(peer, leaving).await {
             Ok(response) => Ok(finish(response, timer, std::mem::take(account), place)),
             Err((error, _)) => {

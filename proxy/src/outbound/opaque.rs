@@ -171,7 +171,7 @@ async fn to_service(
 }
 
 async fn leg(context: &Context, endpoint: &Endpoint, timeout: Duration) -> Result<Leg, UpstreamError> {
-    let peer = Peer { application: endpoint.address, identity: endpoint.identity.as_ref() };
+    let peer = Peer::of(endpoint);
     match peer.identity {
         Some(_) => context.upstream.tunnel(peer, timeout, false).await.map(Leg::Mesh),
         None => context.upstream.tcp(endpoint.address, timeout).await.map(Leg::Plain).map_err(DialError::into),

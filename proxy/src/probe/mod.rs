@@ -95,7 +95,7 @@ impl Probe {
             head.headers.insert(HOST, host);
         }
         let request = Box::new(Request::from_parts(head, Body::empty()));
-        let peer = Peer { application: address, identity: None };
+        let peer = Peer::plain(address);
         match self.context.upstream.request(peer, DIAL_TIMEOUT, request).await {
             // A redirect counts as well for the kubelet, and it could not follow it to the application.
             Ok(response) if response.status().is_redirection() => Ok(StatusCode::OK),

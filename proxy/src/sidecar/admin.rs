@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Bound;
 use crate::context::Context;
 use crate::control::admin::DataPath;
-use crate::upstream::MemberState;
+use crate::upstream::{CircuitState, MemberState};
 
 /// A sidecar's counters and listeners.
 pub struct View {
@@ -26,5 +26,9 @@ impl DataPath for View {
 
     fn endpoint(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState> {
         self.context.balancer.state(service, port, address)
+    }
+
+    fn circuit(&self, service: &str, port: u16) -> Option<CircuitState> {
+        self.context.balancer.circuit(service, port)
     }
 }

@@ -44,6 +44,8 @@ pub enum DialError {
     Http1 { address: SocketAddr, source: Arc<hyper::Error> },
     #[error("{0} cannot be written as the target of a tunnel")]
     Address(SocketAddr),
+    #[error("{most} requests to the service wait for a connection, and its policy allows no more at once")]
+    Crowded { most: u32 },
 }
 
 impl Dialer {

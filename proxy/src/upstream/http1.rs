@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 
 use super::dial::{DialError, Dialer};
 use super::overheard::{Awaiting, Overheard};
-use super::{Failed, UpstreamError};
+use super::{Failed, Peer, Queue, UpstreamError};
 use crate::field_names::FieldNames;
 use crate::headers;
 use crate::limits::Limits;
@@ -94,10 +94,11 @@ impl Pool {
     pub async fn request(
         self: &Arc<Self>,
         dialer: &Dialer,
-        address: SocketAddr,
+        peer: Peer<'_>,
         timeout: Duration,
         mut request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
+        let address = peer.application;
         with_head(&mut request, headers::into_http1);
         if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
             // Said explicitly, as hyper takes GET and HEAD to have no body otherwise.
@@ -108,7 +109,7 @@ impl Pool {
             let line = match self.take(address) {
                 Some(line) => line,
                 // Rare, and large: it has a place of its own.
-                None => match Box::pin(self.dial(dialer, address, timeout)).await {
+                None => match Box::pin(self.dial(dialer, peer, timeout)).await {
                     Ok(line) => {
                         dialled = true;
                         line
@@ -160,7 +161,9 @@ impl Pool {
         }
     }
 
-    async fn dial(&self, dialer: &Dialer, address: SocketAddr, timeout: Duration) -> Result<Line, DialError> {
+    async fn dial(&self, dialer: &Dialer, peer: Peer<'_>, timeout: Duration) -> Result<Line, DialError> {
+        let _waits = peer.queue.map(Queue::enter).transpose()?;
+        let address = peer.application;
         let stream = dialer.tcp(address, timeout).await?;
         let awaiting = Awaiting::default();
         let (send, connection) = hyper::client::conn::http1::Builder::new()

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::dial::{DialError, Dialer};
 use super::sending::Sending;
-use super::{Failed, UpstreamError, window};
+use super::{Failed, Peer, Queue, UpstreamError, window};
 use crate::early;
 use crate::headers;
 use crate::limits::Limits;
@@ -90,13 +90,14 @@ impl Pool {
         &self,
         dialer: &Dialer,
         address: SocketAddr,
-        identity: Option<&SpiffeId>,
+        peer: Peer<'_>,
         timeout: Duration,
     ) -> Result<Channel, DialError> {
-        let host = self.host(address);
+        let (host, identity) = (self.host(address), peer.identity);
         if let Some(channel) = host.place(identity) {
             return Ok(channel);
         }
+        let _waits = peer.queue.map(Queue::enter).transpose()?;
         let asked = Instant::now();
         let mut last = host.dialling.lock().await;
         if let Some(channel) = host.place(identity) {

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fsm_proxy_config::SpiffeId;
+use fsm_proxy_config::{Endpoint, SpiffeId};
 use http::{Method, Request, Response};
 
 use crate::field_names::FieldNames;
@@ -24,7 +24,7 @@ use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
 use crate::workers::Workers;
 
-pub use balance::{Balancer, Counted, Entered, InFlight, MemberState, Picked, Pool, Watched};
+pub use balance::{Balancer, CircuitState, Counted, Entered, InFlight, MemberState, Picked, Pool, Queue, Watched};
 pub use dial::{DialError, Dialer};
 pub use upgrade::Asking;
 
@@ -34,6 +34,19 @@ pub struct Peer<'a> {
     /// The application's own address; mesh connections go to the mesh port of the same host.
     pub application: SocketAddr,
     pub identity: Option<&'a SpiffeId>,
+    /// Where a request to it waits for a connection, if that is bounded.
+    pub queue: Option<Queue<'a>>,
+}
+
+impl<'a> Peer<'a> {
+    pub fn of(endpoint: &'a Endpoint) -> Self {
+        Self { application: endpoint.address, identity: endpoint.identity.as_ref(), queue: None }
+    }
+
+    /// A server without a proxy.
+    pub fn plain(application: SocketAddr) -> Self {
+        Self { application, identity: None, queue: None }
+    }
 }
 
 /// Connections to everything that this proxy sends to.
@@ -82,11 +95,17 @@ impl UpstreamError {
         }
     }
 
+    /// Whether no endpoint is to blame, and no other one is asked: too many requests wait for a connection already.
+    pub fn is_overflow(&self) -> bool {
+        matches!(self, Self::Dial(DialError::Crowded { .. }))
+    }
+
     /// What it counts as.
     pub fn failure(&self) -> Failure {
         match self {
             _ if self.is_of_client() => Failure::GivenUp,
             Self::Dial(DialError::TimedOut { .. }) => Failure::TimedOut,
+            _ if self.is_overflow() => Failure::Elsewhere,
             Self::Dial(_) => Failure::Unreachable,
             Self::Http1 { .. } | Self::Http2 { .. } => Failure::Broken,
             Self::Tunnel { .. } => Failure::Elsewhere,
@@ -97,6 +116,7 @@ impl UpstreamError {
     pub fn class(&self) -> &'static str {
         match self {
             _ if self.is_of_client() => "client_broke_off",
+            _ if self.is_overflow() => "pending_overflow",
             Self::Dial(_) => "upstream_unreachable",
             Self::Http1 { .. } | Self::Http2 { .. } => "upstream_broke_off",
             Self::Tunnel { .. } => "upstream_refused",
@@ -145,7 +165,7 @@ impl Upstream {
         }
         if peer.identity.is_none() && request.version() != http::Version::HTTP_2 {
             // Less often than the other way, and larger: it has a place of its own.
-            return Box::pin(self.pools().http1.request(&self.dialer, peer.application, timeout, request)).await;
+            return Box::pin(self.pools().http1.request(&self.dialer, peer, timeout, request)).await;
         }
         let channel = match self.channel(peer, timeout).await {
             Ok(channel) => channel,
@@ -168,9 +188,9 @@ impl Upstream {
         request: Box<Request<Body>>,
     ) -> Result<Response<Body>, Failed> {
         if request.version() != http::Version::HTTP_2 {
-            return self.pools().application.request(&self.dialer, address, timeout, request).await;
+            return self.pools().application.request(&self.dialer, Peer::plain(address), timeout, request).await;
         }
-        self.request(Peer { application: address, identity: None }, timeout, request).await
+        self.request(Peer::plain(address), timeout, request).await
     }
 
     /// Opens a CONNECT tunnel to the application behind a mesh peer.
@@ -194,7 +214,7 @@ impl Upstream {
             Some(_) => SocketAddr::new(peer.application.ip(), self.mesh_port),
             None => peer.application,
         };
-        self.pools().http2.channel(&self.dialer, address, peer.identity, timeout).await
+        self.pools().http2.channel(&self.dialer, address, peer, timeout).await
     }
 
     /// Closes what has been idle for long; to be called now and then.

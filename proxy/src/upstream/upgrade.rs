@@ -10,7 +10,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::http2::{Channel, authority};
-use super::{Peer, Upstream, UpstreamError};
+use super::{Peer, Queue, Upstream, UpstreamError};
 use crate::accept::Rewind;
 use crate::headers;
 use crate::serve::Downstream;
@@ -67,7 +67,11 @@ impl Upstream {
         {
             return over_http2(channel, asking, address).await.map_err(|error| (error, None));
         }
-        match self.tcp(address, timeout).await {
+        let dialled = match peer.queue.map(Queue::enter).transpose() {
+            Ok(_waits) => self.tcp(address, timeout).await,
+            Err(crowded) => Err(crowded),
+        };
+        match dialled {
             Ok(stream) => over_http1(stream, asking).await.map_err(broken),
             Err(error) => Err((error.into(), Some(asking))),
         }

@@ -29,6 +29,7 @@ impl fmt::Display for TrafficPolicy {
             (self.limits.requests, "requests"),
             (self.limits.retries, "retries"),
             (self.limits.connections, "connections"),
+            (self.limits.pending, "requests that wait for a connection"),
         ];
         for (limit, what) in limits.into_iter().filter_map(|(limit, what)| Some((limit?, what))) {
             write!(f, "; at most {limit} {what} at once")?;

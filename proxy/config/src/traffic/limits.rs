@@ -9,4 +9,6 @@ pub struct Limits {
     pub requests: Option<u32>,
     /// Requests that were sent again by policy.
     pub retries: Option<u32>,
+    /// HTTP requests for which a connection has to be made first, until it is.
+    pub pending: Option<u32>,
 }

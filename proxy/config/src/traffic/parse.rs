@@ -220,6 +220,7 @@ fn limits(message: &proto::CircuitLimits) -> Limits {
         connections: count(message.connections),
         requests: count(message.requests),
         retries: count(message.retries),
+        pending: count(message.pending_requests),
     }
 }
 

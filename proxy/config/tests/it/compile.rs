@@ -121,13 +121,14 @@ fn the_policy_is_a_step_of_the_explanation() {
     let policy = TrafficPolicy {
         retry: Some(Retry { resets: true, attempts: 2, ..Retry::default() }),
         request_timeout_ms: 3000,
-        limits: Some(CircuitLimits { requests: 9, ..CircuitLimits::default() }),
+        limits: Some(CircuitLimits { requests: 9, pending_requests: 4, ..CircuitLimits::default() }),
         ..TrafficPolicy::default()
     };
     mesh.put("bookstore/bookstore-v1", Resource::TrafficPolicy(policy));
     let (_, steps) = explain(&mesh.snapshot(), &outbound("10.96.0.11:14001"), None);
     let expected = "TrafficPolicy bookstore/bookstore-v1: bookstore/bookstore-v1 is balanced by least_request; sent again \
-                    up to 2 times; 3000 ms for a request; at most 9 requests at once";
+                    up to 2 times; 3000 ms for a request; at most 9 requests at once; at most 4 requests that wait \
+                    for a connection at once";
     assert_eq!(steps[1], expected, "{steps:#?}");
 }
 

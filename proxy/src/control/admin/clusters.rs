@@ -28,6 +28,7 @@ pub(super) fn json(snapshot: &Snapshot, data_path: &dyn DataPath) -> Value {
             "protocol": port.protocol,
             "addresses": service.vips,
             "endpoints": endpoints,
+            "circuit": data_path.circuit(&service.name, port.number),
         })
     });
     Value::Array(pools.collect())

@@ -24,7 +24,7 @@ use super::State;
 use crate::Snapshots;
 use crate::telemetry::LogLevel;
 use crate::tls::{Identity, MeshTls};
-use crate::upstream::MemberState;
+use crate::upstream::{CircuitState, MemberState};
 use pages::Answer;
 
 /// The admin port of every sidecar.
@@ -38,6 +38,8 @@ pub trait DataPath: Send + Sync + 'static {
     fn listeners(&self) -> Value;
     /// An endpoint of a service port as load balancing sees it; none if nothing went to that port yet.
     fn endpoint(&self, service: &str, port: u16, address: SocketAddr) -> Option<MemberState>;
+    /// What is under way to a service port, as far as that is bounded; none if nothing went there yet.
+    fn circuit(&self, service: &str, port: u16) -> Option<CircuitState>;
 }
 
 /// Where the answers come from.

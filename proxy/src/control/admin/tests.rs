@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::upstream::MemberState;
+use crate::upstream::{CircuitState, MemberState};
 
 use super::{Admin, DataPath, serve};
 use crate::Snapshots;
@@ -48,6 +48,10 @@ impl DataPath for Loads {
             health_check_failure: None,
         };
         (address.port() == 14001).then_some(state)
+    }
+
+    fn circuit(&self, _service: &str, _port: u16) -> Option<CircuitState> {
+        Some(CircuitState { requests: 2, retries: 0, connections: 0, pending: 1 })
     }
 }
 
@@ -163,6 +167,7 @@ async fn clusters_show_what_is_under_way_to_each_endpoint() {
     let endpoint = &body[0]["endpoints"][0];
     assert_eq!(body[0]["service"], "bookstore/bookstore");
     assert_eq!((&endpoint["address"], &endpoint["under_way"]), (&json!("10.244.0.11:14001"), &json!(2)));
+    assert_eq!(body[0]["circuit"], json!({ "requests": 2, "retries": 0, "connections": 0, "pending": 1 }));
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod odd;
 mod opaque;
 mod outliers;
 mod overload;
+mod pending;
 mod policy;
 mod responses;
 mod retries;

@@ -1,13 +1,18 @@
 //! What is under way to a service port, all endpoints together, so that it can be bounded.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use fsm_proxy_config::traffic::Limits;
+use serde::Serialize;
+
 use super::port::Port;
+use crate::upstream::DialError;
 
 /// Requests and the like that are under way. Only what a bound is set for is counted.
 #[derive(Debug, Default)]
-pub struct Circuit([AtomicU32; 3]);
+pub struct Circuit([AtomicU32; 4]);
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +22,17 @@ pub enum Counted {
     Retries,
     /// Opaque connections.
     Connections,
+    /// Requests that wait for a connection.
+    Pending,
+}
+
+/// What there is of it now, as far as it is counted, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct CircuitState {
+    pub requests: u32,
+    pub retries: u32,
+    pub connections: u32,
+    pub pending: u32,
 }
 
 /// One of them, until dropped.
@@ -36,6 +52,44 @@ impl Circuit {
 
     pub fn open(&self, counted: Counted) -> u32 {
         self.at(counted).load(Ordering::Relaxed)
+    }
+
+    pub(super) fn state(&self) -> CircuitState {
+        CircuitState {
+            requests: self.open(Counted::Requests),
+            retries: self.open(Counted::Retries),
+            connections: self.open(Counted::Connections),
+            pending: self.open(Counted::Pending),
+        }
+    }
+}
+
+/// Where requests to a service port wait while a connection is made for them.
+#[derive(Clone, Copy)]
+pub struct Queue<'p> {
+    port: &'p Arc<Port>,
+    most: u32,
+}
+
+impl<'p> Queue<'p> {
+    /// None: nobody bounds how many may wait, and they are not counted.
+    pub(super) fn of(port: &'p Arc<Port>, limits: &Limits) -> Option<Self> {
+        limits.pending.map(|most| Self { port, most })
+    }
+
+    /// A place in it.
+    ///
+    /// # Errors
+    ///
+    /// None is left.
+    pub fn enter(self) -> Result<Entered, DialError> {
+        self.port.enter(Counted::Pending, self.most).ok_or(DialError::Crowded { most: self.most })
+    }
+}
+
+impl fmt::Debug for Queue<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue(at most {})", self.most)
     }
 }
 

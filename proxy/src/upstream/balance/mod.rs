@@ -24,7 +24,7 @@ use port::Port;
 
 use crate::metrics::TrafficTable;
 
-pub use circuit::{Counted, Entered};
+pub use circuit::{CircuitState, Counted, Entered, Queue};
 pub use load::InFlight;
 pub use member::{MemberState, Watched};
 pub use pool::{Picked, Pool};
@@ -97,6 +97,11 @@ impl Balancer {
         let known = self.known();
         let port = known.ports.get(&(Arc::from(service), port))?;
         port.member(address).map(|member| member.state(self.clock))
+    }
+
+    /// What is under way to a service port, as far as it is bounded; none if nothing went there yet.
+    pub fn circuit(&self, service: &str, port: u16) -> Option<CircuitState> {
+        Some(self.known().ports.get(&(Arc::from(service), port))?.circuit.state())
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

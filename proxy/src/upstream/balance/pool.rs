@@ -11,7 +11,7 @@ use fsm_proxy_config::traffic::{Algorithm, Candidates, Feedback, Outliers, Ring,
 use fsm_proxy_config::{Backend, TrafficPolicy};
 use smallvec::SmallVec;
 
-use super::circuit::{Counted, Entered};
+use super::circuit::{Counted, Entered, Queue};
 use super::load::{InFlight, Load};
 use super::member::{Member, Watched};
 use super::port::Port;
@@ -102,6 +102,11 @@ impl Pool {
     /// How many of these there are now, all endpoints together.
     pub fn open(&self, counted: Counted) -> u32 {
         self.port.circuit.open(counted)
+    }
+
+    /// Where requests wait for a connection, if that is bounded.
+    pub fn queue(&self) -> Option<Queue<'_>> {
+        Queue::of(&self.port, &self.policy.limits)
     }
 
     /// Remembers that an endpoint could not be reached.
