@@ -41,12 +41,7 @@ impl Flaw {
                 return Some(Self::NoHost);
             }
             // A client that has no name for what it calls sends an empty one.
-            (Some(host), None) if !host.is_empty() => {
-                let authority = Authority::try_from(host.as_bytes());
-                if !authority.is_ok_and(|authority| !names_user(&authority)) {
-                    return Some(Self::Host);
-                }
-            }
+            (Some(host), None) if !host.is_empty() && !is_host(host.as_bytes()) => return Some(Self::Host),
             _ => {}
         }
         let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
@@ -78,6 +73,19 @@ fn is_target(parts: &Parts) -> bool {
     form && path.is_ascii()
 }
 
+/// A name or address with perhaps a port.
+fn is_host(text: &[u8]) -> bool {
+    is_plain_host(text) || Authority::try_from(text).is_ok_and(|authority| !names_user(&authority))
+}
+
+/// What nearly every host is, told without a copy: letters, digits, dots and dashes, and perhaps a port.
+fn is_plain_host(text: &[u8]) -> bool {
+    let end = text.iter().position(|byte| *byte == b':').unwrap_or(text.len());
+    let (name, port) = (&text[..end], text.get(end + 1..).unwrap_or_default());
+    let in_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-');
+    !name.is_empty() && name.iter().all(in_name) && port.len() <= 4 && port.iter().all(u8::is_ascii_digit)
+}
+
 fn names_user(authority: &Authority) -> bool {
     authority.as_str().contains('@')
 }
@@ -99,11 +107,20 @@ impl fmt::Display for Flaw {
 #[cfg(test)]
 mod tests {
     use http::Request;
+    use proptest::prelude::*;
 
     use super::*;
 
     fn flaw(request: http::request::Builder) -> Option<Flaw> {
         Flaw::of(&request.body(()).unwrap().into_parts().0)
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_host_is_a_host(text in "[a-z0-9.-]{0,3}:?[0-9a:@]{0,5}") {
+            let host = Authority::try_from(text.as_bytes()).is_ok_and(|authority| !names_user(&authority));
+            prop_assert_eq!(is_host(text.as_bytes()), host);
+        }
     }
 
     #[test]

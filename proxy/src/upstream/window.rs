@@ -4,11 +4,11 @@
 //! up another one.
 
 /// Streams on one connection; for more, another one is opened.
-pub const STREAMS: u32 = 256;
+pub const STREAMS: u32 = 128;
 /// Streams that were reset by this end and are remembered, so that what the peer sent before it knew is not an error.
 pub const RESET_STREAMS: usize = 1024;
-/// Bytes that a stream may have received and not yet passed on.
-pub const STREAM: u32 = 256 * 1024;
+/// Bytes that a stream may have received and not yet passed on: what a fast stream sends while the other end waits for its turn.
+pub const STREAM: u32 = 512 * 1024;
 /// Bytes that a connection may have received and not yet passed on.
 pub const CONNECTION: u32 = STREAMS * STREAM;
 /// The largest DATA frame, in bytes: a TLS record's worth.

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use super::app::{self, describe};
 use super::floods::{END_HEADERS, END_STREAM, GET, HEADERS, RST_STREAM, SETTINGS, connected, frame, still_serves};
 use super::mesh::{Mesh, Pair};
+use crate::upstream::window;
 
 const DATA: u8 = 0;
 const GOAWAY: u8 = 7;
@@ -65,7 +66,7 @@ async fn windows_and_settings_out_of_bounds_end_the_connection() {
     still_serves(&pair).await;
 }
 
-/// RFC 9113, section 5.1.2: the proxy takes 256 streams of a client at once.
+/// RFC 9113, section 5.1.2: the proxy takes so many streams of a client at once, and no more.
 #[tokio::test]
 async fn a_stream_too_many_is_refused_and_the_others_stay() {
     let app = app::grpc_echo().await;
@@ -73,7 +74,7 @@ async fn a_stream_too_many_is_refused_and_the_others_stay() {
     let mut stream = connected(&pair, &[]).await;
     let settings = until(&mut stream, SETTINGS).await.unwrap();
     let most = settings.chunks(6).find(|one| one[..2] == [0, 3]).map(code).unwrap();
-    assert_eq!(most, 256);
+    assert_eq!(most, window::STREAMS);
     // Their bodies do not end, so none of them does.
     for number in 0..=most {
         stream.write_all(&frame(HEADERS, END_HEADERS, 2 * number + 1, GET)).await.unwrap();
