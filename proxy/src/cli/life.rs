@@ -1,29 +1,31 @@
 //! The life of a sidecar's process: from its predecessor, if there is one, to its successor, or to a signal.
 
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::join_all;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::SidecarArgs;
 use crate::accept::{Inherited, Role};
 use crate::control::admin::{self, ADMIN_ADDRESS, Admin};
 use crate::control::{Control, Environment, State};
-use crate::handover::{self, Giver, Predecessor};
+use crate::handover::{self, Giver, Predecessor, Successor};
 use crate::limits::Limits;
-use crate::sidecar::{Config, Handle, Resolver, Sidecar, Sources};
-use crate::telemetry::Telemetry;
+use crate::sidecar::{Config, Handle, Prepared, Resolver, Sidecar, Sources};
+use crate::telemetry::{LogLevel, Telemetry};
 use crate::tls::MeshTls;
 use crate::workers::Workers;
 
 /// How long after a start connections wait for the first certificate, rather than being refused.
 const START_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs until a signal, or until a successor serves.
+/// Runs until a signal, or until a successor serves and what is under way here is finished.
 pub async fn run(
     args: &SidecarArgs,
     environment: Environment,
@@ -42,66 +44,136 @@ pub async fn run(
     };
     let mut inherited = inherited.unwrap_or_default();
     let sources = Sources { tls: MeshTls::starting(START_PATIENCE), ..Sources::default() };
-    let prepared = Sidecar::prepare(config(args, workers), sources.clone(), &mut inherited)?;
+    let prepared = Sidecar::prepare(config(args, workers.clone()), sources.clone(), &mut inherited)?;
     let (identity, controller) = (environment.identity.clone(), environment.controller.clone());
     let control = Control::start(environment, sources.tls.clone(), sources.snapshots.clone());
-    let listener = admin_listener(&mut inherited)
-        .with_context(|| format!("cannot listen on {ADMIN_ADDRESS} for the admin port"))?;
-    let admin_socket = listener.as_fd().try_clone_to_owned().context("no file descriptor is left")?;
-    let giver = args.handover.then(|| Giver::new(handover::NAME, &workload, &mut inherited)).transpose()?;
+    let process = Process { args, workers, sources, control, log: telemetry.level() };
+    let listener = admin_listener(&mut inherited)?;
+    let mut giver = args.handover.then(|| Giver::new(handover::NAME, &workload, &mut inherited)).transpose()?;
     drop(inherited);
 
     if let Some(predecessor) = &mut predecessor {
         tracing::info!("a proxy serves here already: this one takes its place once it is ready");
         tokio::select! {
-            () = may_serve(predecessor, prepared.handle(), control.state()) => {}
+            () = may_serve(predecessor, prepared.handle(), process.control.state()) => {}
             () = signals.next() => {
                 tracing::info!("ended before it was ready: the other proxy serves on");
                 return Ok(());
             }
         }
     }
-    let handle = prepared.serve();
-    let admin = Admin {
-        tls: sources.tls,
-        snapshots: sources.snapshots,
-        state: control.state(),
-        data_path: handle.data_path(),
-        log: telemetry.level(),
-    };
-    let admin = tokio::spawn(admin::serve(listener, admin));
-    if let Some(predecessor) = predecessor {
+    let mut serving = process.serve(prepared, listener)?;
+    if let Some(predecessor) = &mut predecessor {
         predecessor.retire().await;
         tracing::info!("this proxy has taken the place of the other one");
     }
     tracing::info!(%identity, %controller, "the sidecar has started");
 
-    let sockets = || {
-        let mut sockets = handle.sockets()?;
-        sockets.push((Role::Admin, admin_socket.try_clone()?));
-        Ok(sockets)
-    };
-    let succeeded = async {
-        match giver {
-            Some(giver) => giver.handed_over(sockets, || handle.is_ready()).await,
-            None => std::future::pending().await,
+    // They take no more, and finish what is under way.
+    let mut retired: Vec<Handle> = Vec::new();
+    let finished = loop {
+        let succeeded = async {
+            match &giver {
+                Some(giver) => giver.handed_over(|| serving.sockets(), || serving.handle.is_ready()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let successor = tokio::select! {
+            successor = succeeded => Some(successor),
+            () = signals.next() => None,
+        };
+        if let Some(predecessor) = predecessor.take() {
+            predecessor.ended().await;
         }
-    };
-    let finished = tokio::select! {
-        () = succeeded => {
-            admin.abort();
-            drop(admin_socket);
-            tracing::info!("a successor serves: requests under way are finished");
-            handle.hand_over().await
-        }
-        () = signals.next() => {
+        let Some(successor) = successor else {
             serve_on(Duration::from_secs(args.grace_seconds), &mut signals).await;
             tracing::info!("ending: requests under way are finished");
-            handle.drain().await
+            retired.push(serving.handle);
+            break join_all(retired.iter().map(Handle::drain)).await;
+        };
+        tracing::info!("a successor serves: requests under way are finished");
+        let kept = (giver.take(), serving.sockets());
+        retired.push(serving.retire());
+        tokio::select! {
+            // If both come together, somebody is to serve.
+            biased;
+            (given, sockets) = kept_until_death(successor, kept) => {
+                tracing::warn!("the successor has died: this proxy serves again");
+                serving = process.again(sockets.context("no file descriptor is left")?)?;
+                giver = given;
+                retired.retain(|handle| !handle.is_idle());
+            }
+            finished = join_all(retired.iter().map(Handle::hand_over)) => break finished,
         }
     };
+    let finished = finished.into_iter().all(|finished| finished);
     tracing::info!(finished, "ended");
     Ok(())
+}
+
+/// What a sidecar is made with, once and again.
+struct Process<'a> {
+    args: &'a SidecarArgs,
+    workers: Workers,
+    sources: Sources,
+    control: Control,
+    log: Option<LogLevel>,
+}
+
+/// A sidecar that takes connections, and its admin port.
+struct Serving {
+    handle: Handle,
+    admin: JoinHandle<()>,
+    admin_socket: OwnedFd,
+}
+
+impl Process<'_> {
+    fn serve(&self, prepared: Prepared, listener: TcpListener) -> anyhow::Result<Serving> {
+        let admin_socket = listener.as_fd().try_clone_to_owned().context("no file descriptor is left")?;
+        let handle = prepared.serve();
+        let admin = Admin {
+            tls: self.sources.tls.clone(),
+            snapshots: self.sources.snapshots.clone(),
+            state: self.control.state(),
+            data_path: handle.data_path(),
+            log: self.log.clone(),
+        };
+        Ok(Serving { handle, admin: tokio::spawn(admin::serve(listener, admin)), admin_socket })
+    }
+
+    /// A sidecar on the sockets of one that takes no more: it is its own successor.
+    fn again(&self, sockets: Vec<(Role, OwnedFd)>) -> anyhow::Result<Serving> {
+        let mut inherited = Inherited::new(sockets);
+        let config = config(self.args, self.workers.clone());
+        let prepared = Sidecar::prepare(config, self.sources.clone(), &mut inherited)?;
+        self.serve(prepared, admin_listener(&mut inherited)?)
+    }
+}
+
+impl Serving {
+    /// For who takes its place.
+    fn sockets(&self) -> io::Result<Vec<(Role, OwnedFd)>> {
+        let mut sockets = self.handle.sockets()?;
+        sockets.push((Role::Admin, self.admin_socket.try_clone()?));
+        Ok(sockets)
+    }
+
+    /// The admin port, which shows one proxy, is no longer served; the other ones are until the handle is drained.
+    fn retire(self) -> Handle {
+        self.admin.abort();
+        self.handle
+    }
+}
+
+/// Gives back what a proxy needs to serve again once its successor has died. Never if that is told to end: `kept` is let go then, so
+/// that nobody waits at a socket that is not served.
+async fn kept_until_death<T>(successor: Successor, kept: T) -> T {
+    if successor.died().await {
+        return kept;
+    }
+    drop(kept);
+    tracing::info!("the successor is told to end: nobody takes its place");
+    std::future::pending().await
 }
 
 fn config(args: &SidecarArgs, workers: Workers) -> Config {
@@ -122,13 +194,17 @@ fn config(args: &SidecarArgs, workers: Workers) -> Config {
     }
 }
 
-fn admin_listener(inherited: &mut Inherited) -> io::Result<TcpListener> {
-    let listener = match inherited.tcp(Role::Admin, ADMIN_ADDRESS) {
-        Some(listener) => listener,
-        None => std::net::TcpListener::bind(ADMIN_ADDRESS)?,
+fn admin_listener(inherited: &mut Inherited) -> anyhow::Result<TcpListener> {
+    let inherited = inherited.tcp(Role::Admin, ADMIN_ADDRESS);
+    let listen = || {
+        let listener = match inherited {
+            Some(listener) => listener,
+            None => std::net::TcpListener::bind(ADMIN_ADDRESS)?,
+        };
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
     };
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    listen().with_context(|| format!("cannot listen on {ADMIN_ADDRESS} for the admin port"))
 }
 
 /// Waits until this proxy can serve as well as its predecessor, or has to.

@@ -1,6 +1,6 @@
-//! The side of the proxy that runs.
+//! The side of the proxy that runs, and that of one that has a successor.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener as StdListener;
 use std::time::Duration;
@@ -17,10 +17,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Successors that wait for one to be through.
 const BACKLOG: i32 = 16;
 
-/// Waits for a successor.
+/// Waits for successors.
 pub struct Giver {
     listener: UnixListener,
     workload: String,
+}
+
+/// A proxy that serves in the place of this one.
+pub struct Successor(Line);
+
+impl Successor {
+    /// Waits until it ends. True: it died, and said nothing before.
+    pub async fn died(mut self) -> bool {
+        loop {
+            match self.0.receive().await {
+                Ok(Some((Word::Ready, _))) => {}
+                Ok(Some((Word::Ended, _))) => return false,
+                Ok(None) => return true,
+                // Not in words of this version; whoever still speaks is not dead.
+                Err(error) => return error.kind() != ErrorKind::InvalidData,
+            }
+        }
+    }
 }
 
 impl Giver {
@@ -41,7 +59,11 @@ impl Giver {
 
     /// Offers `sockets` to whoever is entitled to them, until one of them serves. `ready`: whether this proxy has what it
     /// needs to serve, so that a successor should have it too before it takes over.
-    pub async fn handed_over(self, sockets: impl Fn() -> io::Result<Vec<(Role, OwnedFd)>>, ready: impl Fn() -> bool) {
+    pub async fn handed_over(
+        &self,
+        sockets: impl Fn() -> io::Result<Vec<(Role, OwnedFd)>>,
+        ready: impl Fn() -> bool,
+    ) -> Successor {
         // Successors look at who listens; that was the predecessor's process, if the socket is inherited.
         if let Err(error) = rustix::net::listen(&self.listener, BACKLOG) {
             tracing::warn!(%error, "no successor will be able to take this proxy's place");
@@ -61,34 +83,34 @@ impl Giver {
                 Ok(all)
             });
             match self.offer(stream, offered, ready()).await {
-                Ok(true) => return,
-                Ok(false) => tracing::warn!("a successor has not taken over: this proxy serves on"),
+                Ok(Some(successor)) => return successor,
+                Ok(None) => tracing::warn!("a successor has not taken over: this proxy serves on"),
                 Err(error) => tracing::warn!(%error, "a handover broke off: this proxy serves on"),
             }
         }
     }
 
-    /// True: the successor serves.
+    /// None: the successor does not serve.
     async fn offer(
         &self,
         stream: UnixStream,
         offered: io::Result<Vec<(Role, OwnedFd)>>,
         ready: bool,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Successor>> {
         let asking = other(&stream)?;
         let mut line = Line::new(stream);
         let Some((hello, _)) = tokio::time::timeout(PATIENCE, line.receive::<Hello>()).await?? else {
-            return Ok(false);
+            return Ok(None);
         };
         if let Some(reason) = self.refusal(asking, &hello) {
             tracing::warn!(%reason, "a successor is refused");
             line.send(&Answer::Refused { reason }, &[]).await?;
-            return Ok(false);
+            return Ok(None);
         }
         let (roles, sockets): (Vec<Role>, Vec<OwnedFd>) = offered?.into_iter().unzip();
         tracing::info!(sockets = sockets.len(), "a successor gets the sockets; this proxy serves until it is ready");
         line.send(&Answer::Offer { version: VERSION, roles, ready }, &sockets).await?;
-        Ok(matches!(line.receive().await?, Some((Word::Ready, _))))
+        Ok(matches!(line.receive().await?, Some((Word::Ready, _))).then_some(Successor(line)))
     }
 
     fn refusal(&self, asking: Other, hello: &Hello) -> Option<String> {

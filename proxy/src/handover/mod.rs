@@ -8,10 +8,12 @@
 //!                                    ◀─────       Offer { version, roles, ready } with the sockets, or Refused { reason }
 //!   gets certificate and configuration            serves on
 //!   serves; Ready                    ─────▶       takes no more, finishes what is under way, ends
+//!   (is told to end: Ended           ─────▶       has nothing more to do with it)
 //! ```
 //!
 //! Both have the very same sockets, so connections that wait in their queues are not lost, and what is registered for a socket
-//! in the kernel stays registered. If the successor ends before it says that it is ready, nothing has changed. If the predecessor
+//! in the kernel stays registered. If the successor ends before it says that it is ready, nothing has changed. If it dies after
+//! that, without a word, and the predecessor has not ended yet, that one serves again. If the predecessor
 //! ends first, the successor serves at once. Nothing but sockets is passed: the successor gets a certificate of its own, and
 //! until it has one its predecessor serves.
 
@@ -25,7 +27,7 @@ use std::os::unix::net::SocketAddr;
 
 use tokio::net::UnixStream;
 
-pub use give::Giver;
+pub use give::{Giver, Successor};
 pub use take::Predecessor;
 
 /// The name of the abstract socket.

@@ -65,10 +65,17 @@ impl Predecessor {
         while let Ok(Some(_)) = self.line.receive::<Answer>().await {}
     }
 
-    /// Tells it that its successor serves. It may have ended in the meantime.
-    pub async fn retire(mut self) {
+    /// Tells it that its successor serves. It may have ended in the meantime. As long as it has not, it serves again if this value
+    /// is dropped without [`ended`](Self::ended).
+    pub async fn retire(&mut self) {
         if let Err(error) = self.line.send(&Word::Ready, &[]).await {
             tracing::info!(%error, "the predecessor has ended already");
         }
+    }
+
+    /// Tells it that its successor is about to end, and needs nobody in its place.
+    pub async fn ended(mut self) {
+        // Mostly it has ended long ago.
+        let _ = self.line.send(&Word::Ended, &[]).await;
     }
 }

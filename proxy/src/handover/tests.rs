@@ -59,7 +59,7 @@ fn give(giver: Giver, handle: Handle) -> tokio::task::JoinHandle<bool> {
 
 /// Takes the place of the one who gives at `name`, as a process that starts does.
 async fn succeed(name: &str, config: &Config, sources: &Sources) -> (Giver, Handle) {
-    let (predecessor, mut inherited) = Predecessor::find(name, WORKLOAD).await.unwrap().unwrap();
+    let (mut predecessor, mut inherited) = Predecessor::find(name, WORKLOAD).await.unwrap().unwrap();
     assert!(predecessor.is_ready());
     let prepared = Sidecar::prepare(config.clone(), sources.clone(), &mut inherited).unwrap();
     let giver = Giver::new(name, WORKLOAD, &mut inherited).unwrap();
@@ -193,7 +193,7 @@ async fn a_predecessor_that_ends_by_itself_is_noticed_and_its_connections_wait()
     let giver = Giver::new(&name, WORKLOAD, &mut Inherited::default()).unwrap();
     let giving = tokio::spawn(async move {
         tokio::select! {
-            () = giver.handed_over(|| client.handle.sockets(), || true) => {}
+            _ = giver.handed_over(|| client.handle.sockets(), || true) => {}
             () = std::future::pending() => drop(client.handle),
         }
     });
@@ -211,6 +211,27 @@ async fn a_predecessor_that_ends_by_itself_is_noticed_and_its_connections_wait()
 }
 
 #[tokio::test]
+async fn a_successor_that_dies_is_told_from_one_that_ends() {
+    let (Pair { client, .. }, _config) = pair().await;
+    let name = name();
+    let giver = Giver::new(&name, WORKLOAD, &mut Inherited::default()).unwrap();
+    for ends in [false, true, false] {
+        let taking = async {
+            let (mut predecessor, _sockets) = Predecessor::find(&name, WORKLOAD).await.unwrap().unwrap();
+            predecessor.retire().await;
+            predecessor
+        };
+        let (successor, predecessor) = tokio::join!(giver.handed_over(|| client.handle.sockets(), || true), taking);
+        if ends {
+            predecessor.ended().await;
+        } else {
+            drop(predecessor);
+        }
+        assert_eq!(successor.died().await, !ends);
+    }
+}
+
+#[tokio::test]
 async fn strangers_and_other_versions_get_no_socket() {
     let (Pair { client, .. }, _config) = pair().await;
     let name = name();
@@ -224,7 +245,8 @@ async fn strangers_and_other_versions_get_no_socket() {
     line.send(&Hello { version: VERSION + 1, workload: WORKLOAD.to_owned() }, &[]).await.unwrap();
     let (answer, sockets) = line.receive::<Answer>().await.unwrap().unwrap();
     let Answer::Refused { reason } = answer else { panic!("{answer:?}") };
-    assert!(reason.contains("version 1 of the handover, and the successor 2"), "{reason}");
+    let expected = format!("version {VERSION} of the handover, and the successor {}", VERSION + 1);
+    assert!(reason.contains(&expected), "{reason}");
     assert!(sockets.is_empty());
     let free = name.clone() + "/free";
     assert!(Predecessor::find(&free, WORKLOAD).await.unwrap().is_none());

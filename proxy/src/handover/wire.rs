@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use crate::accept::Role;
 
 /// Of the messages. Another version is refused, and the predecessor serves on.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The longest message; longer ones come from somebody else.
 const LONGEST: usize = 16 * 1024;
 /// Sockets that one message may bring; the kernel's limit is 253.
@@ -46,11 +46,14 @@ pub enum Answer {
     },
 }
 
-/// A successor's last word.
+/// A successor's words about itself.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Word {
+    /// It serves.
     Ready,
+    /// It ends because it is told to, or has a successor itself: nobody need take its place.
+    Ended,
 }
 
 /// A connection between the two.

@@ -253,6 +253,11 @@ impl Handle {
         self.context.is_ready()
     }
 
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.context.drain.under_way() == 0
+    }
+
     /// Its sockets, for a proxy that takes its place.
     ///
     /// # Errors
