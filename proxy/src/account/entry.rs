@@ -64,6 +64,11 @@ impl Entry {
         !self.reason.is_empty() || self.status.is_some_and(|status| status >= 500)
     }
 
+    /// Whether bytes were carried as they are: the connection was opaque, or switched to another protocol.
+    pub fn is_connection(&self) -> bool {
+        self.request.is_none() || self.status == Some(101)
+    }
+
     /// The line of the access log, with its end.
     pub fn line(&self, format: LogFormat, into: &mut Vec<u8>) {
         match format {

@@ -3,16 +3,17 @@
 //! Most of the time neither is on, or the request is not one of those sampled. An [`Account`] is nothing then, and costs the look at two
 //! settings.
 
+mod bodies;
 mod entry;
 mod export;
 mod json;
+mod observers;
 mod span;
 mod text;
 mod writer;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use fsm_proxy_config::{AccessLog, Allow, Backend, Endpoint, Snapshot};
@@ -20,58 +21,21 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
 use crate::headers;
-use crate::metrics::{Direction, Metrics, RequestStats};
+use crate::metrics::{Direction, RequestStats};
 use crate::reply::Reply;
 use crate::stream::{Body, End, Meter, Metered, Passed, Way};
 use crate::trace::Heard;
 
+use bodies::Bodies;
 use entry::{Asked, Entry};
-use export::{Exporter, Place};
-use writer::Writer;
 
 pub use export::Spans;
+pub use observers::Observers;
 pub use writer::{Lines, Output};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What is kept of a text that a client chose: it must not fill the log.
 const LONGEST: usize = 4096;
-
-/// Who is told of requests.
-pub struct Observers {
-    writer: Writer,
-    exporter: Exporter,
-    /// Kind and name of what controls the pod.
-    owner: (String, String),
-}
-
-impl Observers {
-    /// Lines of the access log go to `output`, spans to `collector` if the configuration names none.
-    pub fn new(output: Output, collector: Option<String>, owner: (String, String), metrics: &Metrics) -> Self {
-        Self {
-            writer: Writer::new(output, Arc::clone(&metrics.lines)),
-            exporter: Exporter::new(collector, Arc::clone(&metrics.spans)),
-            owner,
-        }
-    }
-
-    /// Waits until everything that was told is out, at most about twice `limit`.
-    pub async fn finish(self: &Arc<Self>, limit: Duration) {
-        self.exporter.finish(limit).await;
-        let this = Arc::clone(self);
-        let _ = tokio::task::spawn_blocking(move || this.writer.finish(limit)).await;
-    }
-
-    fn place(&self, snapshot: &Snapshot) -> Place {
-        let workload = snapshot.workload();
-        let name = if self.owner.1.is_empty() { &workload.service_account } else { &self.owner.1 };
-        Place {
-            namespace: workload.namespace.clone(),
-            pod: workload.pod.clone(),
-            node: workload.node.clone(),
-            workload: name.clone(),
-        }
-    }
-}
 
 /// The account of one request or connection. What was not told otherwise when it is dropped is told then.
 #[derive(Default)]
@@ -86,37 +50,22 @@ struct Watched {
     begun: Instant,
     entry: Entry,
     bodies: Arc<Bodies>,
+    /// What a connection has carried: an opaque one, or one that switched to another protocol.
+    carried: Option<Arc<Passed>>,
 }
 
-/// What is known of both bodies, as soon as it is.
-#[derive(Default)]
-struct Bodies {
-    stats: std::sync::OnceLock<Arc<RequestStats>>,
-    received: AtomicU64,
-    sent: AtomicU64,
-    response_end: AtomicU8,
+/// What an account begins with.
+enum Head<'h> {
+    Request(&'h mut Parts),
+    /// What the two proxies say to each other about it.
+    Connection(&'h mut HeaderMap),
 }
 
-const WHOLE: u8 = 1;
-const BROKEN: u8 = 2;
-const GIVEN_UP: u8 = 3;
-
-impl Metered for Bodies {
-    fn passed(&self, way: Way, bytes: u64, end: End) {
-        if let Some(stats) = self.stats.get() {
-            stats.passed(way, bytes, end);
-        }
-        match way {
-            Way::Request => self.received.store(bytes, Ordering::Relaxed),
-            Way::Response => {
-                self.sent.store(bytes, Ordering::Relaxed);
-                let end = match end {
-                    End::Whole => WHOLE,
-                    End::Broken => BROKEN,
-                    End::GivenUp => GIVEN_UP,
-                };
-                self.response_end.store(end, Ordering::Relaxed);
-            }
+impl Head<'_> {
+    fn headers(&mut self) -> &mut HeaderMap {
+        match self {
+            Self::Request(parts) => &mut parts.headers,
+            Self::Connection(headers) => headers,
         }
     }
 }
@@ -135,15 +84,22 @@ impl Account {
         if settings.access_log.is_none() && settings.tracing.is_none() {
             return Self::default();
         }
-        Self::watch(observers, snapshot, direction, begun, Some(parts))
+        Self::watch(observers, snapshot, direction, begun, Head::Request(parts))
     }
 
-    /// Of an opaque connection.
-    pub fn of_connection(observers: &Arc<Observers>, snapshot: &Arc<Snapshot>, direction: Direction) -> Self {
-        if snapshot.settings().access_log.is_none() {
+    /// Of an opaque connection. `told` is what the proxy before this one said of it, and is made to say that what follows belongs to this
+    /// proxy's span.
+    pub fn of_connection(
+        observers: &Arc<Observers>,
+        snapshot: &Arc<Snapshot>,
+        direction: Direction,
+        told: &mut HeaderMap,
+    ) -> Self {
+        let settings = snapshot.settings();
+        if settings.access_log.is_none() && settings.tracing.is_none() {
             return Self::default();
         }
-        Self::watch(observers, snapshot, direction, Instant::now(), None)
+        Self::watch(observers, snapshot, direction, Instant::now(), Head::Connection(told))
     }
 
     fn watch(
@@ -151,16 +107,12 @@ impl Account {
         snapshot: &Arc<Snapshot>,
         direction: Direction,
         begun: Instant,
-        parts: Option<&mut Parts>,
+        mut head: Head<'_>,
     ) -> Self {
         let settings = snapshot.settings();
-        let (mut trace, mut draw, mut request) = (None, None, None);
-        if let Some(parts) = parts {
-            let heard = Heard::of(&parts.headers);
-            trace = settings.tracing.as_ref().and_then(|tracing| heard.join(&mut parts.headers, tracing.sampled));
-            draw = trace.map(|trace| trace.span).or(heard.parent).map(|span| span.draw());
-            request = Some(parts);
-        }
+        let heard = Heard::of(head.headers());
+        let trace = settings.tracing.as_ref().and_then(|tracing| heard.join(head.headers(), tracing.sampled));
+        let draw = trace.map(|trace| trace.span).or(heard.parent).map(|span| span.draw());
         let log = settings.access_log.and_then(|log| {
             // The same for all proxies that a trace comes through, so that its lines are all there or none is.
             let sampled = log.sampled.takes(draw.unwrap_or_else(|| fastrand::u64(..)));
@@ -173,7 +125,10 @@ impl Account {
             start: SystemTime::now().checked_sub(begun.elapsed()).unwrap_or_else(SystemTime::now),
             direction,
             seq: snapshot.seq(),
-            request: request.map(|parts| asked(parts)),
+            request: match head {
+                Head::Request(parts) => Some(asked(parts)),
+                Head::Connection(_) => None,
+            },
             status: None,
             reason: String::new(),
             details: String::new(),
@@ -199,6 +154,7 @@ impl Account {
             begun,
             entry,
             bodies: Arc::default(),
+            carried: None,
         })))
     }
 
@@ -278,9 +234,13 @@ impl Account {
         });
     }
 
-    /// What an opaque connection has carried.
-    pub fn carried(&mut self, passed: &Passed) {
-        self.note(|entry| (entry.bytes_received, entry.bytes_sent) = passed.totals());
+    /// Has the bytes of a connection counted, opaque or one that switches to another protocol. `reads` is what is read from its first end.
+    pub fn carries(&mut self, stats: &Arc<RequestStats>, reads: Way) -> Arc<Passed> {
+        let passed = Passed::new(Arc::clone(stats) as Arc<dyn Metered>, reads);
+        if let Some(watched) = &mut self.0 {
+            watched.carried = Some(Arc::clone(&passed));
+        }
+        passed
     }
 
     /// An opaque connection ended otherwise than by its peers' will.
@@ -318,7 +278,7 @@ impl Account {
         if !whole {
             response.body_mut().measure(Meter::new(self.meter(stats), Way::Response));
         } else if let Some(watched) = &self.0 {
-            watched.bodies.response_end.store(WHOLE, Ordering::Relaxed);
+            watched.bodies.ended(End::Whole);
         }
         self
     }
@@ -327,7 +287,7 @@ impl Account {
         match &self.0 {
             None => Arc::clone(stats) as Arc<dyn Metered>,
             Some(watched) => {
-                let _ = watched.bodies.stats.set(Arc::clone(stats));
+                watched.bodies.count_in(stats);
                 Arc::clone(&watched.bodies) as Arc<dyn Metered>
             }
         }
@@ -355,15 +315,16 @@ impl Drop for Account {
 
 impl Watched {
     fn tell(self: Box<Self>) {
-        let Self { observers, snapshot, log, begun, mut entry, bodies } = *self;
+        let Self { observers, snapshot, log, begun, mut entry, bodies, carried } = *self;
         entry.duration = begun.elapsed();
-        let (received, sent) = (&bodies.received, &bodies.sent);
-        entry.bytes_received = entry.bytes_received.max(received.load(Ordering::Relaxed));
-        entry.bytes_sent = entry.bytes_sent.max(sent.load(Ordering::Relaxed));
+        let carried = carried.map_or((0, 0), |carried| carried.totals());
+        let (received, sent) = bodies.totals();
+        entry.bytes_received = entry.bytes_received.max(received).max(carried.0);
+        entry.bytes_sent = entry.bytes_sent.max(sent).max(carried.1);
         if entry.request.is_some() && entry.reason.is_empty() {
-            entry.reason = match (entry.status, bodies.response_end.load(Ordering::Relaxed)) {
-                (None, _) | (Some(_), GIVEN_UP) => "client_gone".to_owned(),
-                (Some(_), BROKEN) => "broke_off".to_owned(),
+            entry.reason = match (entry.status, bodies.response_end()) {
+                (None, _) | (Some(_), Some(End::GivenUp)) => "client_gone".to_owned(),
+                (Some(_), Some(End::Broken)) => "broke_off".to_owned(),
                 (Some(_), _) => String::new(),
             };
         }

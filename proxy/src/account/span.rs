@@ -1,4 +1,4 @@
-//! A request as a span, by OpenTelemetry's semantic conventions for HTTP.
+//! A request or an opaque connection as a span, by OpenTelemetry's semantic conventions for HTTP.
 
 use std::borrow::Cow;
 
@@ -60,6 +60,7 @@ fn attributes(entry: &Entry) -> Vec<KeyValue> {
         text("network.protocol.version", asked.version);
         text("user_agent.original", &asked.user_agent);
     }
+    text("network.transport", "tcp");
     text("error.type", &error_type(entry).unwrap_or_default());
     text("fsm.direction", entry.direction.as_str());
     text("fsm.service", &entry.service);
@@ -77,8 +78,13 @@ fn attributes(entry: &Entry) -> Vec<KeyValue> {
         }
     };
     number("http.response.status_code", entry.status.map(u64::from));
-    number("http.request.body.size", Some(entry.bytes_received).filter(|bytes| *bytes > 0));
-    number("http.response.body.size", Some(entry.bytes_sent));
+    if entry.is_connection() {
+        number("fsm.bytes_received", Some(entry.bytes_received));
+        number("fsm.bytes_sent", Some(entry.bytes_sent));
+    } else {
+        number("http.request.body.size", Some(entry.bytes_received).filter(|bytes| *bytes > 0));
+        number("http.response.body.size", Some(entry.bytes_sent));
+    }
     number("http.request.resend_count", Some(u64::from(entry.retries)).filter(|retries| *retries > 0));
     number("fsm.seq", Some(entry.seq));
     if let Some(upstream) = entry.upstream {

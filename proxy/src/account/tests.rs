@@ -1,6 +1,7 @@
 use fsm_proxy_config::LogFormat;
 use proptest::prelude::*;
 
+use super::writer::Writer;
 use super::*;
 use crate::trace::{Joined, SpanName};
 

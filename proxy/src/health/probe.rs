@@ -57,7 +57,7 @@ pub async fn ask(context: &Context, subject: &Subject) -> Result<(), Unwell> {
     let timeout = snapshot.map_or(subject.check.timeout, |snapshot| snapshot.settings().connect_timeout);
     match &subject.check.probe {
         Probe::Tcp => match peer.identity {
-            Some(_) => drop(context.upstream.tunnel(peer, timeout, false).await?),
+            Some(_) => drop(context.upstream.tunnel(peer, timeout, header::HeaderMap::new()).await?),
             None => drop(context.upstream.tcp(peer.application, timeout).await.map_err(UpstreamError::from)?),
         },
         Probe::Http { path, host, statuses } => {

@@ -14,7 +14,7 @@ use crate::headers::{self, FSM_HTTP_VERSION, FSM_PORT};
 use crate::metrics::Direction;
 use crate::reply::Reply;
 use crate::serve::{Answer, Opening};
-use crate::stream::{Body, Until, with_head};
+use crate::stream::{Body, Until, Way, with_head};
 use crate::upstream::{Asking, Failed, Peer, UpstreamError};
 
 /// Answers the requests of one other proxy.
@@ -74,7 +74,8 @@ impl Inbound {
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
         let answered = if let Some(open) = open {
-            let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked(), passed: None };
+            let passed = Some(account.carries(timer.stats(), Way::Request));
+            let until = Until { idle: snapshot.settings().idle_timeout, revoked: open.revoked(), passed };
             let peer = Peer::plain(application);
             let switched = Box::pin(upstream.switch(peer, timeout, Asking::of(request, until), http2)).await;
             switched.map_err(|(error, _)| error).map(|mut response| {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::StatusCode;
 use ::http::request::Parts;
+use ::http::{HeaderMap, StatusCode};
 use bytes::Bytes;
 use fsm_proxy_config::{Connection, Decision, decide};
 
@@ -16,7 +16,7 @@ use crate::headers::FSM_UPGRADE;
 use crate::metrics::{ConnectionTimer, Direction};
 use crate::reply::Reply;
 use crate::serve::{Opening, serve_http1};
-use crate::stream::{Begun, Passed, Until, Way, carry};
+use crate::stream::{Begun, Until, Way, carry};
 
 /// Serves one CONNECT stream.
 pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
@@ -36,16 +36,16 @@ pub async fn tunnel(inbound: &Inbound, head: Parts, opening: Opening) {
         return Box::pin(serve_http1(tunnel, inbound.for_port(port), None, &context.limits, &context.drain)).await;
     }
     let mut account = Account::default();
-    match Box::pin(connect(context, inbound.caller(), port, &mut account)).await {
+    let told = head.headers;
+    match Box::pin(connect(context, inbound.caller(), port, told, &mut account)).await {
         Ok(Connected { application, timer, idle }) => {
             let open = context.allowed.remember(inbound.caller(), port, None);
-            let passed = Passed::new(timer.stats().clone(), Way::Response);
-            let until = Until { idle, revoked: open.revoked(), passed: Some(passed.clone()) };
+            let passed = Some(account.carries(timer.stats(), Way::Response));
+            let until = Until { idle, revoked: open.revoked(), passed };
             let Ok(tunnel) = opening.accept() else { return };
             let _open = context.metrics.tunnels_inbound.open();
             let application = Begun { stream: application, head: Bytes::new(), heard: Bytes::new() };
             let carried = carry(application, tunnel, until).await;
-            account.carried(&passed);
             if let Err(error) = carried {
                 tracing::debug!(%error, "an inbound connection broke off");
                 account.broke_off(&error);
@@ -66,16 +66,17 @@ struct Connected {
     idle: Option<Duration>,
 }
 
-/// The application's side of a tunnel.
+/// The application's side of a tunnel. `told` is what the other proxy said of it.
 async fn connect(
     context: &Arc<Context>,
     caller: &Caller,
     port: u16,
+    mut told: HeaderMap,
     account: &mut Account,
 ) -> Result<Connected, Reply> {
     let snapshot = context.snapshots.load_full().ok_or_else(Reply::not_ready)?;
     let service = service(&snapshot, port);
-    *account = Account::of_connection(&context.observers, &snapshot, Direction::Inbound);
+    *account = Account::of_connection(&context.observers, &snapshot, Direction::Inbound, &mut told);
     account.called(&caller.identity, service);
     let connection = Connection::Inbound { port, peer: Some(caller.identity.clone()) };
     if context.own_ports.contains(&port) {

@@ -201,10 +201,10 @@ fn write_clusters(page: &mut Page, outbound: &ByParties) {
             let (total, open) = one.connections();
             i128::from(total) - i128::from(open)
         }),
-        ("cx_tx_bytes_total", "counter", "Bytes of bodies and of opaque connections, to the backend.", |one| {
+        ("cx_tx_bytes_total", "counter", "Bytes of bodies and of connections, to the backend.", |one| {
             one.received_bytes().into()
         }),
-        ("cx_rx_bytes_total", "counter", "Bytes of bodies and of opaque connections, from the backend.", |one| {
+        ("cx_rx_bytes_total", "counter", "Bytes of bodies and of connections, from the backend.", |one| {
             one.sent_bytes().into()
         }),
         ("rq_completed", "counter", "Requests with a response.", |one| {
@@ -281,12 +281,8 @@ fn write_inbound(page: &mut Page, state: &State, inbound: &ByParties) {
     let help = "From a request's head to the end of its response, in milliseconds.";
     write_durations(page, "fsm_inbound_request_duration_ms", help, inbound, labels);
     let families: [(&str, &str, Value<u64>); 3] = [
-        (
-            "received_bytes_total",
-            "Bytes of bodies and of opaque connections, from callers.",
-            RequestStats::received_bytes,
-        ),
-        ("sent_bytes_total", "Bytes of bodies and of opaque connections, to callers.", RequestStats::sent_bytes),
+        ("received_bytes_total", "Bytes of bodies and of connections, from callers.", RequestStats::received_bytes),
+        ("sent_bytes_total", "Bytes of bodies and of connections, to callers.", RequestStats::sent_bytes),
         ("connections_total", "Opaque connections to this pod.", |one| one.connections().0),
     ];
     for (name, help, value) in families {

@@ -210,7 +210,7 @@ impl<'s> Attempts<'s> {
             self.outbound.context.metrics.retries.add(1);
             self.timer.retried();
             self.account.retried();
-            leaving = Leaving { snapshot, request, upgrade: None, start };
+            leaving = Leaving { snapshot, request, upgrade: None, passed: None, start };
         }
     }
 

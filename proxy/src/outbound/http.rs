@@ -15,10 +15,10 @@ use crate::account::Account;
 use crate::context::{Context, Place};
 use crate::field_names::FieldNames;
 use crate::headers;
-use crate::metrics::{Direction, RequestTimer};
+use crate::metrics::{Direction, RequestStats, RequestTimer};
 use crate::reply::Reply;
 use crate::serve::{Answer, Downstream, Opening};
-use crate::stream::{Body, Until, with_head};
+use crate::stream::{Body, Passed, Until, Way, with_head};
 use crate::upstream::{Asking, Failed, Peer, UpstreamError};
 
 /// Answers the requests of one connection.
@@ -45,7 +45,19 @@ pub struct Leaving<'s> {
     pub request: Box<Request<Body>>,
     /// The client's side of an upgrade, if the request asks for one.
     pub upgrade: Option<Downstream>,
+    /// Counts what follows the upgrade.
+    pub passed: Option<Arc<Passed>>,
     pub start: Instant,
+}
+
+impl Leaving<'_> {
+    /// Has what it carries counted: its body, or what follows the upgrade.
+    fn counted(&mut self, stats: &Arc<RequestStats>, account: &mut Account) {
+        account.receives(stats, self.request.body_mut());
+        if self.upgrade.is_some() {
+            self.passed = Some(account.carries(stats, Way::Request));
+        }
+    }
 }
 
 impl Outbound {
@@ -67,7 +79,7 @@ impl Outbound {
         }
         let place = self.context.place(Direction::Outbound)?;
         let upgrade = upgrade.then(|| Downstream::of(&mut request));
-        let leaving = Leaving { snapshot: &snapshot, request, upgrade, start };
+        let leaving = Leaving { snapshot: &snapshot, request, upgrade, passed: None, start };
         match decision {
             Ok((service, route)) => self.to_service(leaving, service, route, place, account).await,
             Err(Decision::Passthrough(_)) => self.to_destination(leaving, place, account).await,
@@ -102,7 +114,7 @@ impl Outbound {
         let stats = self.context.metrics.requests(Direction::Outbound, service, route.backend.service);
         let timer = stats.begin(leaving.start);
         account.forwarded(service, route.split, &route.backend);
-        account.receives(timer.stats(), leaving.request.body_mut());
+        leaving.counted(timer.stats(), account);
         Attempts::new(self, route, timer, account).run(leaving, place).await
     }
 
@@ -115,7 +127,7 @@ impl Outbound {
         let stats = self.context.metrics.requests(Direction::Outbound, "passthrough", "passthrough");
         let mut timer = stats.begin(leaving.start);
         account.passed_through(self.destination);
-        account.receives(timer.stats(), leaving.request.body_mut());
+        leaving.counted(timer.stats(), account);
         let _open = self.context.metrics.plain_outbound.open();
         let peer = Peer::plain(self.destination);
         match self.send(peer, leaving).await {
@@ -133,24 +145,25 @@ impl Outbound {
         peer: Peer<'_>,
         leaving: Leaving<'s>,
     ) -> Result<Response<Body>, (UpstreamError, Option<Leaving<'s>>)> {
-        let Leaving { snapshot, request, upgrade, start } = leaving;
+        let Leaving { snapshot, request, upgrade, passed, start } = leaving;
         let timeout = snapshot.settings().connect_timeout;
         let upstream = &self.context.upstream;
         let Some(downstream) = upgrade else {
             return upstream.request(peer, timeout, request).await.map_err(|Failed { error, request }| {
-                let again = request.map(|request| Leaving { snapshot, request, upgrade: None, start });
+                let again = request.map(|request| Leaving { snapshot, request, upgrade: None, passed: None, start });
                 (error, again)
             });
         };
-        let until = Until { idle: snapshot.settings().idle_timeout, ..Until::default() };
+        let until = Until { idle: snapshot.settings().idle_timeout, passed, ..Until::default() };
         let http2 = downstream.is_http2();
         // Rare, and large: it has a place of its own.
         let asked = Box::pin(upstream.switch(peer, timeout, Asking { request, downstream, until }, http2)).await;
         asked.map_err(|(error, again)| {
-            let again = again.map(|Asking { request, downstream, .. }| Leaving {
+            let again = again.map(|Asking { request, downstream, until }| Leaving {
                 snapshot,
                 request,
                 upgrade: Some(downstream),
+                passed: until.passed,
                 start,
             });
             (error, again)

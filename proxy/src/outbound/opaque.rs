@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use ::http::HeaderMap;
 use bytes::{Bytes, BytesMut};
 use fsm_proxy_config::traffic::{Algorithm, Feedback, hash::key_of};
 use fsm_proxy_config::{Connection, Decision, Endpoint, Forward, Refusal, Snapshot, decide};
@@ -15,7 +16,7 @@ use crate::accept::Rewind;
 use crate::account::Account;
 use crate::context::Context;
 use crate::metrics::{ConnectionTimer, Direction, OpenConnection};
-use crate::stream::{Abort, Begun, Passed, Until, Way, carry, reset, splice};
+use crate::stream::{Abort, Begun, Until, Way, carry, reset, splice};
 use crate::upstream::{Counted, DialError, Entered, InFlight, Peer, UpstreamError};
 
 /// Endpoints that are tried before a connection is given up.
@@ -74,9 +75,10 @@ pub async fn connection(context: &Context, stream: Rewind<TcpStream>, source: Ip
 /// Opens the way to `destination`, before any byte is known.
 pub async fn open(context: &Context, source: IpAddr, destination: SocketAddr) -> Result<Opened, Closed> {
     let snapshot = context.snapshots.load_full().ok_or(Closed::NotReady)?;
-    let mut account = Account::of_connection(&context.observers, &snapshot, Direction::Outbound);
+    let mut told = HeaderMap::new();
+    let mut account = Account::of_connection(&context.observers, &snapshot, Direction::Outbound, &mut told);
     let opened = match decide(&snapshot, &Connection::Outbound { destination }, None) {
-        Decision::Forward(forward) => to_service(context, &snapshot, source, forward, &mut account).await,
+        Decision::Forward(forward) => to_service(context, &snapshot, source, forward, told, &mut account).await,
         Decision::Passthrough(_) => to_destination(context, &snapshot, destination, &mut account).await,
         Decision::Refuse(refusal) => Err(Closed::Refused(refusal)),
         // Never outbound.
@@ -113,6 +115,7 @@ async fn to_service(
     snapshot: &Snapshot,
     source: IpAddr,
     forward: Forward<'_>,
+    told: HeaderMap,
     account: &mut Account,
 ) -> Result<Opened, Closed> {
     let backend = forward.pick_backend(fastrand::u32(..));
@@ -133,7 +136,7 @@ async fn to_service(
         let Some(picked) = pool.pick(&backend, key, &tried) else { break };
         let begun = pool.measures().then(Instant::now);
         account.sent_to(picked.endpoint);
-        match leg(context, picked.endpoint, settings.connect_timeout).await {
+        match leg(context, picked.endpoint, settings.connect_timeout, &told).await {
             Ok(leg) => {
                 let open = match leg {
                     Leg::Mesh(_) => context.metrics.tunnels_outbound.open(),
@@ -170,10 +173,16 @@ async fn to_service(
     Err(last)
 }
 
-async fn leg(context: &Context, endpoint: &Endpoint, timeout: Duration) -> Result<Leg, UpstreamError> {
+/// `told` is what the endpoint's proxy is told of the connection.
+async fn leg(
+    context: &Context,
+    endpoint: &Endpoint,
+    timeout: Duration,
+    told: &HeaderMap,
+) -> Result<Leg, UpstreamError> {
     let peer = Peer::of(endpoint);
     match peer.identity {
-        Some(_) => context.upstream.tunnel(peer, timeout, false).await.map(Leg::Mesh),
+        Some(_) => context.upstream.tunnel(peer, timeout, told.clone()).await.map(Leg::Mesh),
         None => context.upstream.tcp(endpoint.address, timeout).await.map(Leg::Plain).map_err(DialError::into),
     }
 }
@@ -188,8 +197,8 @@ impl Opened {
 
     /// Joins the application's connection to it; `heard` was read from the other end already.
     pub async fn carry(mut self, stream: Rewind<TcpStream>, heard: Bytes) {
-        let passed = Passed::new(self.timer.stats().clone(), Way::Request);
-        let until = Until { idle: self.idle, passed: Some(passed.clone()), ..Until::default() };
+        let passed = Some(self.account.carries(self.timer.stats(), Way::Request));
+        let until = Until { idle: self.idle, passed, ..Until::default() };
         let carried = match self.leg {
             Leg::Mesh(tunnel) => {
                 let (head, stream) = stream.into_parts();
@@ -197,7 +206,6 @@ impl Opened {
             }
             Leg::Plain(other) => splice(stream, Rewind::new(heard, other), until).await,
         };
-        self.account.carried(&passed);
         if let Err(error) = carried {
             tracing::debug!(%error, "an outbound connection broke off");
             self.account.broke_off(&error);

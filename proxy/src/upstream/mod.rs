@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fsm_proxy_config::{Endpoint, SpiffeId};
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 
 use crate::field_names::FieldNames;
 use crate::headers;
@@ -193,14 +193,12 @@ impl Upstream {
         self.request(Peer::plain(address), timeout, request).await
     }
 
-    /// Opens a CONNECT tunnel to the application behind a mesh peer.
-    pub async fn tunnel(&self, peer: Peer<'_>, timeout: Duration, upgrade: bool) -> Result<Tunnel, UpstreamError> {
+    /// Opens a CONNECT tunnel to the application behind a mesh peer, which is `told` something about it.
+    pub async fn tunnel(&self, peer: Peer<'_>, timeout: Duration, told: HeaderMap) -> Result<Tunnel, UpstreamError> {
         let channel = self.channel(peer, timeout).await?;
-        let mut request = Request::builder().method(Method::CONNECT).uri(peer.application.to_string());
-        if upgrade {
-            request = request.header(headers::FSM_UPGRADE, "1");
-        }
-        let request = request.body(()).map_err(|_| DialError::Address(peer.application))?;
+        let request = Request::builder().method(Method::CONNECT).uri(peer.application.to_string());
+        let mut request = request.body(()).map_err(|_| DialError::Address(peer.application))?;
+        *request.headers_mut() = told;
         channel.connect(request, peer.application).await
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use h2::ext::Protocol;
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -56,7 +56,8 @@ impl Upstream {
             if asking.downstream.is_http2() {
                 headers.insert(headers::FSM_HTTP_VERSION, HeaderValue::from_static("2"));
             }
-            return match self.tunnel(peer, timeout, true).await {
+            let told = HeaderMap::from_iter([(headers::FSM_UPGRADE, HeaderValue::from_static("1"))]);
+            return match self.tunnel(peer, timeout, told).await {
                 Ok(tunnel) => over_http1(tunnel, asking).await.map_err(broken),
                 Err(error) => Err((error, Some(asking))),
             };

@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod balancing;
+mod carried;
 mod change;
 pub(crate) mod client;
 mod fleet;

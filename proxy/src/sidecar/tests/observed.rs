@@ -8,8 +8,6 @@ use fsm_proxy_config::proto::{self, Protocol};
 use http::Request;
 use http_body_util::Full;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::app::{self, describe};
 use super::client::{collect, connect1, fetch};
@@ -17,11 +15,11 @@ use super::mesh::{CLIENT, Mesh, Pair, Pod, Resources, SERVER, pod_ip};
 use crate::account::Output;
 use crate::telemetry::collector::Collector;
 
-fn all(format: proto::LogFormat) -> Option<proto::AccessLog> {
+pub(super) fn all(format: proto::LogFormat) -> Option<proto::AccessLog> {
     Some(proto::AccessLog { format: format.into(), sampled_per_million: 1_000_000, errors_always: true })
 }
 
-fn tracing(collector: &Collector) -> Option<proto::Tracing> {
+pub(super) fn tracing(collector: &Collector) -> Option<proto::Tracing> {
     Some(proto::Tracing { endpoint: collector.endpoint.clone(), sampled_per_million: 1_000_000 })
 }
 
@@ -40,23 +38,24 @@ fn logged(mesh: &Mesh, spiffe: &str, ip: std::net::IpAddr, resources: &Resources
     (pod, Lines(lines))
 }
 
-struct Lines(Receiver<String>);
+pub(super) struct Lines(Receiver<String>);
 
 impl Lines {
     fn next(&self) -> String {
         tokio::task::block_in_place(|| self.0.recv().unwrap())
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.next()).unwrap()
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.try_recv().is_err()
     }
 }
 
-fn pair(
+/// Two pods whose access logs the test reads.
+pub(super) fn pair(
     mesh: &Mesh,
     application: std::net::SocketAddr,
     protocol: Protocol,
@@ -142,29 +141,6 @@ async fn errors_are_written_even_if_nothing_else_is() {
     assert!(line["details"].as_str().unwrap().contains("no TrafficTarget allows"), "{line}");
     let line = client.json();
     assert_eq!((&line["path"], &line["response_code_details"]), (&"/books/2".into(), &"no_policy".into()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_opaque_connection_is_a_line_at_its_end() {
-    let app = app::listen(|mut stream| async move {
-        let mut asked = [0; 5];
-        stream.read_exact(&mut asked).await.unwrap();
-        stream.write_all(&[7; 70_000]).await.unwrap();
-    })
-    .await;
-    let change =
-        |resources: Resources| resources.settings(|settings| settings.access_log = all(proto::LogFormat::Json));
-    let (pair, client, server) = pair(&Mesh::new(), app.address, Protocol::Tcp, change);
-    let mut stream = TcpStream::connect(pair.client.outbound()).await.unwrap();
-    stream.write_all(b"hello").await.unwrap();
-    stream.shutdown().await.unwrap();
-    let mut heard = Vec::new();
-    stream.read_to_end(&mut heard).await.unwrap();
-    assert_eq!(heard.len(), 70_000);
-    for (line, direction) in [(client.json(), "outbound"), (server.json(), "inbound")] {
-        let told = (&line["protocol"], &line["direction"], &line["bytes_received"], &line["bytes_sent"]);
-        assert_eq!(told, (&"tcp".into(), &direction.into(), &5.into(), &70_000.into()), "{line}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use super::client::{collect, connect1, get};
 use super::mesh::{Mesh, Pair, http_policy};
 
 /// An HTTP/2 connection of an application that knows extended CONNECT.
-async fn connect(pair: &Pair) -> SendRequest<Bytes> {
+pub(super) async fn connect(pair: &Pair) -> SendRequest<Bytes> {
     let stream = TcpStream::connect(pair.client.outbound()).await.unwrap();
     let (send, mut connection) = h2::client::handshake(stream).await.unwrap();
     let mut ping = connection.ping_pong().unwrap();
@@ -28,7 +28,7 @@ async fn connect(pair: &Pair) -> SendRequest<Bytes> {
     send
 }
 
-fn asking(path: &str) -> Request<()> {
+pub(super) fn asking(path: &str) -> Request<()> {
     let request = Request::connect(format!("http://store{path}"))
         .header("sec-websocket-version", "13")
         .header("sec-websocket-protocol", "chat");
@@ -40,7 +40,7 @@ async fn open(pair: &Pair, request: Request<()>) -> (Response<RecvStream>, SendS
     (response.await.unwrap(), stream)
 }
 
-async fn next(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
+pub(super) async fn next(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
     loop {
         match stream.data().await? {
             // The end of a stream may come in a frame of its own.
@@ -55,7 +55,7 @@ async fn next(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
 }
 
 /// A WebSocket server of HTTP/1.1 that tells what it was asked, then repeats what it hears, then says goodbye.
-async fn server1() -> (App, mpsc::Receiver<(String, HeaderMap)>) {
+pub(super) async fn server1() -> (App, mpsc::Receiver<(String, HeaderMap)>) {
     let (seen, asked) = mpsc::channel(8);
     let app = app::http1(move |mut request| {
         let seen = seen.clone();
