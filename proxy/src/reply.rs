@@ -7,12 +7,16 @@
 use std::time::Duration;
 
 use fsm_proxy_config::Refusal;
+use fsm_proxy_config::traffic::CircuitBreaker;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use crate::headers::FSM_DENIED;
 use crate::stream::Body;
-use crate::upstream::UpstreamError;
+use crate::upstream::{PENDING_OVERFLOW, UpstreamError};
+
+/// The circuit breaker of the service is open.
+const CIRCUIT_OPEN: &str = "circuit_open";
 
 /// A reply of the proxy's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +25,17 @@ pub struct Reply {
     /// One of few words, for metrics and for the header `fsm-denied`.
     pub reason: &'static str,
     pub text: String,
+    /// What is sent instead of the text.
+    content: Option<String>,
+    /// When to come again, in seconds; none: nobody knows.
+    retry_after: Option<u64>,
 }
 
 impl Reply {
     pub fn new(status: StatusCode, reason: &'static str, text: impl Into<String>) -> Self {
-        Self { status, reason, text: text.into() }
+        // Not known, but soon.
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { status, reason, text: text.into(), content: None, retry_after }
     }
 
     /// The policy, or the lack of a destination.
@@ -63,6 +73,27 @@ impl Reply {
         let text =
             format!("Unavailable: {most} requests to the service are under way, and its policy allows no more at once");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overflow", text)
+    }
+
+    /// The service's circuit breaker is open, for so long still.
+    pub fn degraded(breaker: &CircuitBreaker, left: Duration) -> Self {
+        let text = format!(
+            "Unavailable: too many requests to the service failed or were slow, and it is left alone for {} ms more",
+            left.as_millis()
+        );
+        let content = Some(breaker.content.clone()).filter(|content| !content.is_empty());
+        let retry_after = Some(left.as_secs() + u64::from(left.subsec_nanos() > 0));
+        Self { content, retry_after, ..Self::new(breaker.status, CIRCUIT_OPEN, text) }
+    }
+
+    /// Whether it stands for a failure of the service, which was asked or could not be.
+    pub fn is_of_service(&self) -> bool {
+        self.status.is_server_error() && self.reason != PENDING_OVERFLOW
+    }
+
+    /// The length of the body, where it is not gRPC's.
+    pub fn body_bytes(&self) -> u64 {
+        self.content.as_ref().map_or(self.text.len() + 1, String::len) as u64
     }
 
     /// None of the endpoints may be asked.
@@ -114,14 +145,16 @@ impl Reply {
     }
 
     fn text_response(&self) -> Response<Body> {
-        let mut response = Response::new(Body::text(format!("{}\n", self.text)));
+        let text = self.content.clone().unwrap_or_else(|| format!("{}\n", self.text));
+        let length = HeaderValue::from(text.len());
+        let mut response = Response::new(Body::text(text));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(self.text.len() + 1));
+        headers.insert(CONTENT_LENGTH, length);
         response
     }
 

@@ -221,7 +221,7 @@ impl Account {
             entry.status = Some(reply.status.as_u16());
             entry.reason = reply.reason.to_owned();
             entry.details.clone_from(&reply.text);
-            entry.bytes_sent = reply.text.len() as u64 + 1;
+            entry.bytes_sent = reply.body_bytes();
         });
     }
 

@@ -26,6 +26,9 @@ pub struct TrafficStats {
     /// Endpoints that were ejected, and those that were not as too many were.
     pub ejections: Counter,
     pub ejections_overflow: Counter,
+    /// How often the circuit breaker opened, and requests that were refused while it was open.
+    pub breaker_opened: Counter,
+    pub breaker_refused: Counter,
     pub health_checks: Counter,
     pub health_check_failures: Counter,
 }
@@ -44,6 +47,8 @@ impl TrafficStats {
             ("upstream_cx_overflow", "Connections refused for the limit of connections.", &self.connection_overflow),
             ("outlier_detection_ejections_total", "Endpoints that were ejected.", &self.ejections),
             ("outlier_detection_ejections_overflow", "Ejections forbidden, as too many are.", &self.ejections_overflow),
+            ("circuit_breaker_opened", "Times the circuit breaker opened.", &self.breaker_opened),
+            ("circuit_breaker_refused", "Requests refused while it was open.", &self.breaker_refused),
             ("health_check_attempt", "Health checks.", &self.health_checks),
             ("health_check_failure", "Health checks that failed.", &self.health_check_failures),
         ]

@@ -22,7 +22,7 @@ use crate::headers;
 use crate::metrics::{Failure, RequestTimer};
 use crate::reply::Reply;
 use crate::stream::{Body, Kept, with_head};
-use crate::upstream::{Counted, Entered, Peer, Picked, Pool, UpstreamError};
+use crate::upstream::{Counted, Entered, Peer, Picked, Pool, Trial, UpstreamError};
 
 /// How often a request is sent in one try that no application has seen.
 const UNSEEN: usize = 4;
@@ -69,12 +69,17 @@ impl<'s> Attempts<'s> {
             self.pool.stats().request_overflow.add(1);
             return Err(Reply::overflow(most));
         }
-        let (mut response, retry) = if !self.is_bounded(&leaving) {
-            (self.once(leaving).await.map_err(|error| failed(error.as_ref()))?, None)
+        let trial = self.pool.try_circuit(leaving.start).map_err(|open| Reply::degraded(open.breaker, open.left))?;
+        let answered = if !self.is_bounded(&leaving) {
+            self.once(leaving).await.map(|response| (response, None)).map_err(|error| failed(error.as_ref()))
         } else {
             // Has more to remember, and a place of its own for it.
-            Box::pin(self.by_policy(leaving)).await?
+            Box::pin(self.by_policy(leaving)).await
         };
+        if let Some(trial) = trial {
+            judge(trial, &answered);
+        }
+        let (mut response, retry) = answered?;
         self.timer.answered(response.status());
         let account = std::mem::take(self.account).answers(self.timer.stats(), &mut response);
         let in_flight = self.asked.map(|picked| picked.in_flight);
@@ -278,6 +283,17 @@ impl Tried {
             Self::Failed(error) => Err(failed(error.as_ref())),
             Self::TooLong => Err(Reply::timed_out(per_try.unwrap_or_default(), true)),
         }
+    }
+}
+
+/// What came of a request says something of the service, unless the service was not asked or the client broke off.
+fn judge<T>(trial: Trial<'_>, answered: &Result<(Response<Body>, T), Reply>) {
+    match answered {
+        Ok((response, _)) => {
+            trial.ended(Feedback::of(response.status(), grpc_status(response.headers())) != Feedback::Well);
+        }
+        Err(reply) if reply.is_of_service() => trial.ended(true),
+        Err(_) => trial.forget(),
     }
 }
 

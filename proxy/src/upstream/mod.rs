@@ -24,9 +24,14 @@ use crate::stream::{Body, Tunnel};
 use crate::tls::MeshTls;
 use crate::workers::Workers;
 
-pub use balance::{Balancer, CircuitState, Counted, Entered, InFlight, MemberState, Picked, Pool, Queue, Watched};
+pub use balance::{
+    Balancer, CircuitState, Counted, Entered, InFlight, MemberState, Picked, Pool, Queue, Trial, Watched,
+};
 pub use dial::{DialError, Dialer};
 pub use upgrade::Asking;
+
+/// Too many requests to the service wait for a connection: the word for it.
+pub const PENDING_OVERFLOW: &str = "pending_overflow";
 
 /// One place to send to: an address, and the identity that must be proven there (none: plain text, no mesh port).
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +121,7 @@ impl UpstreamError {
     pub fn class(&self) -> &'static str {
         match self {
             _ if self.is_of_client() => "client_broke_off",
-            _ if self.is_overflow() => "pending_overflow",
+            _ if self.is_overflow() => PENDING_OVERFLOW,
             Self::Dial(_) => "upstream_unreachable",
             Self::Http1 { .. } | Self::Http2 { .. } => "upstream_broke_off",
             Self::Tunnel { .. } => "upstream_refused",

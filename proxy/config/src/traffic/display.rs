@@ -25,6 +25,9 @@ impl fmt::Display for TrafficPolicy {
         if self.health_check.is_some() {
             f.write_str("; health is checked")?;
         }
+        if let Some(breaker) = &self.circuit_breaker {
+            write!(f, "; left alone for {} ms when too many fail or are slow", breaker.degraded.as_millis())?;
+        }
         let limits = [
             (self.limits.requests, "requests"),
             (self.limits.retries, "retries"),

@@ -3,6 +3,7 @@
 //! What is here is plain data and arithmetic. What changes from request to request (loads, latencies, who is ejected)
 //! is kept by the data path, and comes in as arguments, as the time and random draws do.
 
+pub mod breaker;
 pub mod candidates;
 mod display;
 pub mod hash;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+pub use breaker::CircuitBreaker;
 pub use candidates::{Candidates, Member};
 pub use hash::{Ring, hash};
 pub use health::HealthCheck;
@@ -41,6 +43,7 @@ pub struct TrafficPolicy {
     pub outliers: Option<Outliers>,
     pub limits: Limits,
     pub health_check: Option<HealthCheck>,
+    pub circuit_breaker: Option<CircuitBreaker>,
 }
 
 impl TrafficPolicy {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 
+use super::breaker::{CircuitBreaker, Threshold};
 use super::health::{HealthCheck, Probe};
 use super::{Algorithm, Balancing, Budget, HashKey, Limits, Outliers, Retry, SlowStart, TrafficPolicy, Zones};
 use crate::parse::{At, Result};
@@ -35,6 +36,7 @@ pub(crate) fn policy(at: At<'_>, message: &proto::TrafficPolicy) -> Result<Traff
         outliers: message.outliers.as_ref().map(|one| outliers(at, one)).transpose()?,
         limits: message.limits.as_ref().map(limits).unwrap_or_default(),
         health_check: message.health_check.as_ref().map(|one| health_check(at, one)).transpose()?,
+        circuit_breaker: message.circuit_breaker.as_ref().map(|one| circuit_breaker(at, one)).transpose()?,
     })
 }
 
@@ -213,6 +215,49 @@ fn outliers(at: At<'_>, message: &proto::OutlierDetection) -> Result<Outliers> {
         return Err(at.invalid("outliers", "names nothing to eject for: set consecutive_errors or one of the others"));
     }
     Ok(outliers)
+}
+
+fn circuit_breaker(at: At<'_>, message: &proto::CircuitBreaker) -> Result<CircuitBreaker> {
+    let time = |field: &str, value: u32| {
+        let reason = "is 0: say how long, or remove circuit_breaker";
+        millis(value).ok_or_else(|| at.invalid(format!("circuit_breaker.{field}"), reason))
+    };
+    let threshold = |field: &str, amount: u32, share: u32| match share {
+        ..=1_000_000 => Ok(Threshold { amount: count(amount), per_million: count(share) }),
+        _ => {
+            let reason = format!("{share} is more than all: expected 1 to 1000000");
+            Err(at.invalid(format!("circuit_breaker.{field}"), reason))
+        }
+    };
+    let breaker = CircuitBreaker {
+        window: time("window_ms", message.window_ms)?,
+        least: message.min_requests.max(1),
+        errors: threshold("errors_per_million", message.errors, message.errors_per_million)?,
+        slow_after: millis(message.slow_after_ms),
+        slow: threshold("slow_per_million", message.slow, message.slow_per_million)?,
+        degraded: time("degraded_ms", message.degraded_ms)?,
+        status: match message.degraded_status {
+            0 => StatusCode::SERVICE_UNAVAILABLE,
+            status => {
+                let known = u16::try_from(status).ok().filter(|status| (200..=599).contains(status));
+                known.and_then(|status| StatusCode::from_u16(status).ok()).ok_or_else(|| {
+                    let reason = format!("{status} is not the status of an answer: expected 200 to 599");
+                    at.invalid("circuit_breaker.degraded_status", reason)
+                })?
+            }
+        },
+        content: message.degraded_content.clone(),
+    };
+    let nothing = Threshold::default();
+    if breaker.slow_after.is_some() != (breaker.slow != nothing) {
+        let reason = "goes with slow or slow_per_million: set both, or none";
+        return Err(at.invalid("circuit_breaker.slow_after_ms", reason));
+    }
+    if breaker.errors == nothing && breaker.slow == nothing {
+        let reason = "names nothing to open for: set errors, errors_per_million, slow or slow_per_million";
+        return Err(at.invalid("circuit_breaker", reason));
+    }
+    Ok(breaker)
 }
 
 fn limits(message: &proto::CircuitLimits) -> Limits {

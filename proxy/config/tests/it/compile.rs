@@ -1,9 +1,9 @@
 //! What cannot be used is refused as a whole, with the resource and the field.
 
 use fsm_proxy_config::proto::{
-    BalancerAlgorithm, CircuitLimits, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck, LoadBalancer,
-    OutlierDetection, PortMapping, Retry, RetryBudget, Service, ServicePort, SlowStart, TrafficPolicy, ZoneClients,
-    ZonePreference, hash_key, health_check::Probe,
+    BalancerAlgorithm, CircuitBreaker, CircuitLimits, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck,
+    LoadBalancer, OutlierDetection, PortMapping, Retry, RetryBudget, Service, ServicePort, SlowStart, TrafficPolicy,
+    ZoneClients, ZonePreference, hash_key, health_check::Probe,
 };
 use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check, explain};
 
@@ -102,7 +102,19 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
         let (path, host) = (path.to_owned(), host.to_owned());
         checked(Some(Probe::Http(HttpCheck { path, host, statuses: vec![200, status] })))
     };
+    let breaking = |change: &dyn Fn(&mut CircuitBreaker)| {
+        let mut breaker = CircuitBreaker { window_ms: 1, errors: 1, degraded_ms: 1, ..CircuitBreaker::default() };
+        change(&mut breaker);
+        named("a/b", TrafficPolicy { circuit_breaker: Some(breaker), ..TrafficPolicy::default() })
+    };
     let others = [
+        breaking(&|one| one.window_ms = 0),
+        breaking(&|one| one.degraded_ms = 0),
+        breaking(&|one| one.errors = 0),
+        breaking(&|one| one.errors_per_million = 1_000_001),
+        breaking(&|one| one.slow = 1),
+        breaking(&|one| one.slow_after_ms = 1),
+        breaking(&|one| one.degraded_status = 199),
         ejecting(&|one| one.consecutive_errors = 0),
         ejecting(&|one| (one.base_ejection_ms, one.max_ejection_ms) = (100, 50)),
         ejecting(&|one| one.max_ejection_percent = Some(101)),

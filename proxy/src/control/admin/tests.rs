@@ -51,7 +51,7 @@ impl DataPath for Loads {
     }
 
     fn circuit(&self, _service: &str, _port: u16) -> Option<CircuitState> {
-        Some(CircuitState { requests: 2, retries: 0, connections: 0, pending: 1 })
+        Some(CircuitState { requests: 2, retries: 0, connections: 0, pending: 1, open_for_ms: None })
     }
 }
 
@@ -167,7 +167,10 @@ async fn clusters_show_what_is_under_way_to_each_endpoint() {
     let endpoint = &body[0]["endpoints"][0];
     assert_eq!(body[0]["service"], "bookstore/bookstore");
     assert_eq!((&endpoint["address"], &endpoint["under_way"]), (&json!("10.244.0.11:14001"), &json!(2)));
-    assert_eq!(body[0]["circuit"], json!({ "requests": 2, "retries": 0, "connections": 0, "pending": 1 }));
+    assert_eq!(
+        body[0]["circuit"],
+        json!({ "requests": 2, "retries": 0, "connections": 0, "pending": 1, "open_for_ms": null })
+    );
 }
 
 #[tokio::test]

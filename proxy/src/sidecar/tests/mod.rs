@@ -2,6 +2,7 @@
 
 pub(crate) mod app;
 mod balancing;
+mod breaker;
 mod carried;
 mod change;
 pub(crate) mod client;

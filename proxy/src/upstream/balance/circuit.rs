@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use fsm_proxy_config::traffic::Limits;
 use serde::Serialize;
@@ -33,6 +34,8 @@ pub struct CircuitState {
     pub retries: u32,
     pub connections: u32,
     pub pending: u32,
+    /// The circuit breaker is open, and closes after so long.
+    pub open_for_ms: Option<u64>,
 }
 
 /// One of them, until dropped.
@@ -54,12 +57,13 @@ impl Circuit {
         self.at(counted).load(Ordering::Relaxed)
     }
 
-    pub(super) fn state(&self) -> CircuitState {
+    pub(super) fn state(&self, open_for: Option<Duration>) -> CircuitState {
         CircuitState {
             requests: self.open(Counted::Requests),
             retries: self.open(Counted::Retries),
             connections: self.open(Counted::Connections),
             pending: self.open(Counted::Pending),
+            open_for_ms: open_for.map(|left| left.as_millis() as u64),
         }
     }
 }

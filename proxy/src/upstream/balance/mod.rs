@@ -5,6 +5,7 @@
 //! port, a [`Pool`], made when it is first used. What must outlast a configuration is shared by the pools of
 //! successive ones.
 
+mod breaker;
 mod circuit;
 mod latency;
 mod load;
@@ -24,6 +25,7 @@ use port::Port;
 
 use crate::metrics::TrafficTable;
 
+pub use breaker::Trial;
 pub use circuit::{CircuitState, Counted, Entered, Queue};
 pub use load::InFlight;
 pub use member::{MemberState, Watched};
@@ -71,8 +73,10 @@ impl Balancer {
         let mut known = self.known();
         let Known { ports, loads } = &mut *known;
         let service: Arc<str> = backend.service.into();
-        let stats = || self.traffic.of(&service, backend.port);
-        let port = ports.entry((Arc::clone(&service), backend.port)).or_insert_with(|| Port::new(self.clock, stats()));
+        let port = ports.entry((Arc::clone(&service), backend.port)).or_insert_with(|| {
+            let name = format!("{service}:{}", backend.port);
+            Port::new(name, self.clock, self.traffic.of(&service, backend.port))
+        });
         Pool::new(port, backend, |address| Arc::clone(loads.entry(address).or_default()))
     }
 
@@ -101,7 +105,9 @@ impl Balancer {
 
     /// What is under way to a service port, as far as it is bounded; none if nothing went there yet.
     pub fn circuit(&self, service: &str, port: u16) -> Option<CircuitState> {
-        Some(self.known().ports.get(&(Arc::from(service), port))?.circuit.state())
+        let known = self.known();
+        let port = known.ports.get(&(Arc::from(service), port))?;
+        Some(port.circuit.state(port.breaker.open_for(self.clock)))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use fsm_proxy_config::model::Endpoint;
@@ -11,6 +11,7 @@ use fsm_proxy_config::traffic::{Algorithm, Candidates, Feedback, Outliers, Ring,
 use fsm_proxy_config::{Backend, TrafficPolicy};
 use smallvec::SmallVec;
 
+use super::breaker::{Open, Trial};
 use super::circuit::{Counted, Entered, Queue};
 use super::load::{InFlight, Load};
 use super::member::{Member, Watched};
@@ -102,6 +103,15 @@ impl Pool {
     /// How many of these there are now, all endpoints together.
     pub fn open(&self, counted: Counted) -> u32 {
         self.port.circuit.open(counted)
+    }
+
+    /// For a request that came when it had `begun`; none if no circuit breaker looks at it.
+    ///
+    /// # Errors
+    ///
+    /// The service is left alone: the request is not sent.
+    pub fn try_circuit(&self, begun: Instant) -> Result<Option<Trial<'_>>, Open<'_>> {
+        self.policy.circuit_breaker.as_ref().map(|breaker| Trial::begin(&self.port, breaker, begun)).transpose()
     }
 
     /// Where requests wait for a connection, if that is bounded.

@@ -9,6 +9,7 @@ use fsm_proxy_config::model::Endpoint;
 use fsm_proxy_config::traffic::Ring;
 
 use super::Clock;
+use super::breaker::Breaker;
 use super::circuit::Circuit;
 use super::load::Load;
 use super::member::Member;
@@ -19,6 +20,8 @@ type Known = (Vec<(SocketAddr, u32)>, Arc<Ring>);
 
 /// A port of a service.
 pub struct Port {
+    /// `ns/name:port`, for people.
+    pub name: String,
     pub(super) clock: Clock,
     members: Mutex<HashMap<SocketAddr, Arc<Member>>>,
     /// The next turn of round robin. Begins anywhere, so that proxies that start together do not go the same round.
@@ -29,13 +32,15 @@ pub struct Port {
     pub ejecting: Mutex<()>,
     pub stats: Arc<TrafficStats>,
     pub circuit: Circuit,
+    pub breaker: Breaker,
     /// The last ring, as most configurations leave it as it is.
     ring: Mutex<Option<Known>>,
 }
 
 impl Port {
-    pub(super) fn new(clock: Clock, stats: Arc<TrafficStats>) -> Arc<Self> {
+    pub(super) fn new(name: String, clock: Clock, stats: Arc<TrafficStats>) -> Arc<Self> {
         Arc::new(Self {
+            name,
             clock,
             members: Mutex::default(),
             turn: AtomicU32::new(fastrand::u32(..)),
@@ -43,6 +48,7 @@ impl Port {
             ejecting: Mutex::default(),
             stats,
             circuit: Circuit::default(),
+            breaker: Breaker::default(),
             ring: Mutex::default(),
         })
     }
