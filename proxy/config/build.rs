@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )
         .field_attribute(".fsm.config.v1.Settings.names", "#[serde(skip_serializing_if = \"Option::is_none\")]")
         .field_attribute(".fsm.config.v1.Settings.access_log", "#[serde(skip_serializing_if = \"Option::is_none\")]")
+        .field_attribute(".fsm.config.v1.Settings.remote_log", "#[serde(skip_serializing_if = \"Option::is_none\")]")
         .field_attribute(".fsm.config.v1.Settings.tracing", "#[serde(skip_serializing_if = \"Option::is_none\")]")
         .field_attribute("format", "#[serde(serialize_with = \"crate::json::log_format\")]")
         .field_attribute("protocol", "#[serde(serialize_with = \"crate::json::protocol\")]")

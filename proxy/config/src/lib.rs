@@ -39,7 +39,7 @@ pub use identity::SpiffeId;
 pub use journey::{Asked, Journey, Verdict};
 pub use model::{Endpoint, Protocol, Service, ServicePort, Settings, Workload};
 pub use names::{Family, Names};
-pub use observe::{AccessLog, LogFormat, Share, Tracing};
+pub use observe::{AccessLog, LogFormat, RemoteLog, Share, Tracing};
 pub use parse::check;
 pub use pool::Attachment;
 pub use resource::{InvalidResource, Kind, Resource, ResourceName};

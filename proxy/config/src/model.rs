@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::identity::SpiffeId;
 use crate::names::Names;
-use crate::observe::{AccessLog, Tracing};
+use crate::observe::{AccessLog, RemoteLog, Tracing};
 use crate::proto;
 
 /// What a port speaks, as declared on the Service (`appProtocol`, or the prefix of the port's name).
@@ -92,6 +92,8 @@ pub struct Settings {
     pub names: Names,
     /// Requests and connections are written down.
     pub access_log: Option<AccessLog>,
+    /// They are sent to a server of the user's own.
+    pub remote_log: Option<RemoteLog>,
     /// Spans of requests are sent to a collector.
     pub tracing: Option<Tracing>,
 }
@@ -99,6 +101,12 @@ pub struct Settings {
 impl Settings {
     /// How long a dial may take when the controller does not say.
     pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// Whether anything is told of single requests.
+    #[inline]
+    pub fn tells(&self) -> bool {
+        self.access_log.is_some() || self.remote_log.is_some() || self.tracing.is_some()
+    }
 }
 
 impl Default for Settings {
@@ -113,6 +121,7 @@ impl Default for Settings {
             dial_pod_ip: false,
             names: Names::default(),
             access_log: None,
+            remote_log: None,
             tracing: None,
         }
     }

@@ -21,6 +21,14 @@ pub enum LogFormat {
     Text,
 }
 
+/// Which requests and connections are sent to a server of the user's own, as the JSON lines of the access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteLog {
+    /// `http://host:port/path?query`, where arrays are posted.
+    pub url: String,
+    pub sampled: Share,
+}
+
 /// Which requests become spans, and where these go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracing {

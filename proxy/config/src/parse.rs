@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::identity::SpiffeId;
 use crate::model::{InboundPort, Protocol, Service, ServicePort, Settings, Workload};
 use crate::names::{Names, canonical};
-use crate::observe::{AccessLog, Share, Tracing};
+use crate::observe::{AccessLog, RemoteLog, Share, Tracing};
 use crate::proto;
 use crate::resource::{InvalidResource, Resource, ResourceName};
 use crate::route::{HttpMatch, Pattern, RouteGroup};
@@ -60,6 +60,7 @@ pub(crate) fn settings(at: At<'_>, message: &proto::Settings) -> Result<Settings
         dial_pod_ip: message.dial_pod_ip,
         names: message.names.as_ref().map(|message| names(at, message)).transpose()?.unwrap_or_default(),
         access_log: message.access_log.as_ref().map(|message| access_log(at, message)).transpose()?,
+        remote_log: message.remote_log.as_ref().map(|message| remote_log(at, message)).transpose()?,
         tracing: message.tracing.as_ref().map(|message| tracing(at, message)).transpose()?,
     })
 }
@@ -77,14 +78,23 @@ fn access_log(at: At<'_>, message: &proto::AccessLog) -> Result<AccessLog> {
 
 fn tracing(at: At<'_>, message: &proto::Tracing) -> Result<Tracing> {
     let endpoint = Some(&message.endpoint).filter(|endpoint| !endpoint.is_empty());
-    let is_url = |text: &&String| {
-        text.parse::<http::Uri>()
-            .is_ok_and(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-    };
-    if let Some(text) = endpoint.filter(|text| !is_url(text)) {
+    if let Some(text) = endpoint.filter(|text| !is_url(text, &["http", "https"])) {
         return Err(at.invalid("tracing.endpoint", format!("\"{text}\" is not http://host:port")));
     }
     Ok(Tracing { endpoint: endpoint.cloned(), sampled: Share::per_million(message.sampled_per_million) })
+}
+
+fn remote_log(at: At<'_>, message: &proto::RemoteLog) -> Result<RemoteLog> {
+    let url = &message.url;
+    if !is_url(url, &["http"]) {
+        return Err(at.invalid("remote_log.url", format!("\"{url}\" is not http://host:port/path")));
+    }
+    Ok(RemoteLog { url: url.clone(), sampled: Share::per_million(message.sampled_per_million) })
+}
+
+fn is_url(text: &str, schemes: &[&str]) -> bool {
+    let known = |uri: &http::Uri| uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme));
+    text.parse::<http::Uri>().is_ok_and(|uri| known(&uri) && uri.host().is_some())
 }
 
 fn names(at: At<'_>, message: &proto::Names) -> Result<Names> {

@@ -1,8 +1,11 @@
 //! A line of the access log as a JSON object. What there is nothing to say about is left out.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::entry::Entry;
+use super::place::Place;
 
 /// In the order in which people look for it. The names are those of Envoy's access log, which FSM's dashboards and parsers know.
 #[derive(Serialize)]
@@ -60,10 +63,31 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// A line for who reads the lines of many proxies.
+#[derive(Serialize)]
+struct Placed<'e> {
+    #[serde(flatten)]
+    line: Line<'e>,
+    #[serde(flatten)]
+    place: &'e Place,
+}
+
 pub fn write(entry: &Entry, into: &mut Vec<u8>) {
+    // Texts and numbers always have a JSON form.
+    let _ = serde_json::to_writer(into, &line(entry));
+}
+
+/// All of them, each with the place where it was written.
+pub fn array(place: &Place, entries: &[Arc<Entry>]) -> Vec<u8> {
+    let lines: Vec<_> = entries.iter().map(|entry| Placed { line: line(entry), place }).collect();
+    // As above.
+    serde_json::to_vec(&lines).unwrap_or_default()
+}
+
+fn line(entry: &Entry) -> Line<'_> {
     let asked = entry.request.as_ref();
     let of = |text: fn(&super::entry::Asked) -> &str| asked.map_or("", text);
-    let line = Line {
+    Line {
         start_time: entry.start_text(),
         direction: entry.direction.as_str(),
         protocol: super::text::protocol(entry),
@@ -91,7 +115,5 @@ pub fn write(entry: &Entry, into: &mut Vec<u8>) {
         trace_id: entry.trace.map(|trace| format!("{:032x}", trace.span.trace)),
         span_id: entry.trace.map(|trace| format!("{:016x}", trace.span.span)),
         seq: entry.seq,
-    };
-    // Texts and numbers always have a JSON form.
-    let _ = serde_json::to_writer(into, &line);
+    }
 }

@@ -1,13 +1,16 @@
 //! The account of one request: what is told of it when it has ended, in the access log and as a span.
 //!
-//! Most of the time neither is on, or the request is not one of those sampled. An [`Account`] is nothing then, and costs the look at two
+//! Most of the time neither is on, or the request is not one of those sampled. An [`Account`] is nothing then, and costs the look at three
 //! settings.
 
+mod batches;
 mod bodies;
 mod entry;
 mod export;
 mod json;
 mod observers;
+mod place;
+mod remote;
 mod span;
 mod text;
 mod writer;
@@ -29,7 +32,7 @@ use crate::trace::Heard;
 use bodies::Bodies;
 use entry::{Asked, Entry};
 
-pub use export::Spans;
+pub use batches::Sent;
 pub use observers::Observers;
 pub use writer::{Lines, Output};
 
@@ -47,6 +50,8 @@ struct Watched {
     snapshot: Arc<Snapshot>,
     /// How to write it down, and whether in any case or only as an error.
     log: Option<(AccessLog, bool)>,
+    /// Whether it is sent away too.
+    remote: bool,
     begun: Instant,
     entry: Entry,
     bodies: Arc<Bodies>,
@@ -80,8 +85,7 @@ impl Account {
         begun: Instant,
         parts: &mut Parts,
     ) -> Self {
-        let settings = snapshot.settings();
-        if settings.access_log.is_none() && settings.tracing.is_none() {
+        if !snapshot.settings().tells() {
             return Self::default();
         }
         Self::watch(observers, snapshot, direction, begun, Head::Request(parts))
@@ -95,8 +99,7 @@ impl Account {
         direction: Direction,
         told: &mut HeaderMap,
     ) -> Self {
-        let settings = snapshot.settings();
-        if settings.access_log.is_none() && settings.tracing.is_none() {
+        if !snapshot.settings().tells() {
             return Self::default();
         }
         Self::watch(observers, snapshot, direction, Instant::now(), Head::Connection(told))
@@ -112,13 +115,14 @@ impl Account {
         let settings = snapshot.settings();
         let heard = Heard::of(head.headers());
         let trace = settings.tracing.as_ref().and_then(|tracing| heard.join(head.headers(), tracing.sampled));
-        let draw = trace.map(|trace| trace.span).or(heard.parent).map(|span| span.draw());
+        // The same for all proxies that a trace comes through, so that its lines are all there or none is.
+        let draw = trace.map(|trace| trace.span).or(heard.parent).map_or_else(|| fastrand::u64(..), |span| span.draw());
         let log = settings.access_log.and_then(|log| {
-            // The same for all proxies that a trace comes through, so that its lines are all there or none is.
-            let sampled = log.sampled.takes(draw.unwrap_or_else(|| fastrand::u64(..)));
+            let sampled = log.sampled.takes(draw);
             (sampled || log.errors_always).then_some((log, sampled))
         });
-        if log.is_none() && !trace.is_some_and(|trace| trace.sampled) {
+        let remote = settings.remote_log.as_ref().is_some_and(|log| log.sampled.takes(draw));
+        if log.is_none() && !remote && !trace.is_some_and(|trace| trace.sampled) {
             return Self::default();
         }
         let entry = Entry {
@@ -151,6 +155,7 @@ impl Account {
             observers: Arc::clone(observers),
             snapshot: Arc::clone(snapshot),
             log,
+            remote,
             begun,
             entry,
             bodies: Arc::default(),
@@ -315,7 +320,7 @@ impl Drop for Account {
 
 impl Watched {
     fn tell(self: Box<Self>) {
-        let Self { observers, snapshot, log, begun, mut entry, bodies, carried } = *self;
+        let Self { observers, snapshot, log, remote, begun, mut entry, bodies, carried } = *self;
         entry.duration = begun.elapsed();
         let carried = carried.map_or((0, 0), |carried| carried.totals());
         let (received, sent) = bodies.totals();
@@ -333,8 +338,17 @@ impl Watched {
             let place = || observers.place(&snapshot);
             observers.exporter.send(span::of(&entry, trace), tracing.endpoint.as_deref(), place);
         }
-        if let Some((log, _)) = log.filter(|(log, sampled)| *sampled || (log.errors_always && entry.is_error())) {
-            observers.writer.write(Box::new(entry), log.format);
+        let log = log.filter(|(log, sampled)| *sampled || (log.errors_always && entry.is_error()));
+        let remote = snapshot.settings().remote_log.as_ref().filter(|_| remote);
+        if log.is_none() && remote.is_none() {
+            return;
+        }
+        let entry = Arc::new(entry);
+        if let Some(remote) = remote {
+            observers.send(Arc::clone(&entry), remote, &snapshot);
+        }
+        if let Some((log, _)) = log {
+            observers.writer.write(entry, log.format);
         }
     }
 }

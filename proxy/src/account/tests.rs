@@ -1,6 +1,7 @@
 use fsm_proxy_config::LogFormat;
 use proptest::prelude::*;
 
+use super::place::Place;
 use super::writer::Writer;
 use super::*;
 use crate::trace::{Joined, SpanName};
@@ -60,6 +61,19 @@ fn a_line_is_an_object_or_fields_in_order() {
          bookstore/bookstore bookstore/bookstore-v2 10.244.0.11:14001 - \"curl/8\" \"-\" \
          00000000000000000000000000000abc\n"
     );
+}
+
+#[test]
+fn an_array_says_of_each_entry_where_it_was_written() {
+    let place = Place { namespace: "shop".into(), pod: "buyer-7".into(), node: "n1".into(), workload: "buyer".into() };
+    let entry = entry(["GET", "/books", "bookstore", "", ""].map(str::to_owned));
+    let mut expected: serde_json::Value = serde_json::from_str(&line(&entry, LogFormat::Json)).unwrap();
+    for (name, value) in [("namespace", "shop"), ("pod", "buyer-7"), ("node", "n1"), ("workload", "buyer")] {
+        expected[name] = value.into();
+    }
+    let entries = [Arc::new(entry.clone()), Arc::new(entry)];
+    let array: serde_json::Value = serde_json::from_slice(&json::array(&place, &entries)).unwrap();
+    assert_eq!(array, serde_json::json!([expected, expected]));
 }
 
 #[test]
@@ -134,7 +148,7 @@ fn a_reader_that_does_not_read_costs_lines_and_no_time() {
     });
     let writer = Writer::new(output, Arc::clone(&lines));
     while lines.lost.get() < 10 {
-        writer.write(Box::new(entry(Default::default())), LogFormat::Json);
+        writer.write(Arc::new(entry(Default::default())), LogFormat::Json);
     }
     assert_eq!(lines.written.get(), 0);
     drop(stuck);

@@ -62,7 +62,7 @@ pub struct Writer {
 }
 
 enum Order {
-    Write(Box<Entry>, LogFormat),
+    Write(Arc<Entry>, LogFormat),
     /// Everything before it is written once this is dropped.
     Tell(SyncSender<()>),
 }
@@ -74,7 +74,7 @@ impl Writer {
     }
 
     /// Never waits.
-    pub fn write(&self, entry: Box<Entry>, format: LogFormat) {
+    pub fn write(&self, entry: Arc<Entry>, format: LogFormat) {
         let queue = self.queue.get_or_init(|| self.begin());
         let taken = queue.as_ref().is_some_and(|queue| queue.try_send(Order::Write(entry, format)).is_ok());
         if !taken {

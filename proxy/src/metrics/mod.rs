@@ -23,7 +23,7 @@ pub use page::Form;
 pub use requests::{ConnectionTimer, Failure, RequestStats, RequestTimer};
 pub use traffic::{TrafficStats, TrafficTable};
 
-use crate::account::{Lines, Spans};
+use crate::account::{Lines, Sent};
 use requests::RequestTable;
 
 /// Which way traffic goes, seen from the application.
@@ -103,9 +103,10 @@ pub struct Metrics {
     pub dials_failed: Arc<Counter>,
     /// Requests that were sent again, to another endpoint or on a new connection.
     pub retries: Counter,
-    /// Lines of the access log, and spans of requests.
+    /// Lines of the access log, its entries that go to a server, and spans of requests.
     pub(crate) lines: Arc<Lines>,
-    pub(crate) spans: Arc<Spans>,
+    pub(crate) remote_entries: Arc<Sent>,
+    pub(crate) spans: Arc<Sent>,
     /// What load balancing, retries and limits did, by service port.
     pub traffic: Arc<TrafficTable>,
     requests: RequestTable,
@@ -119,7 +120,7 @@ pub struct Summary {
     pub requests: BTreeMap<&'static str, u64>,
     pub refused: BTreeMap<String, u64>,
     pub retries: u64,
-    /// Lines of the access log and spans, written and sent.
+    /// The access log and spans, written and sent.
     pub told: Told,
 }
 
@@ -128,6 +129,8 @@ pub struct Summary {
 pub struct Told {
     pub lines: u64,
     pub lines_lost: u64,
+    pub remote_entries: u64,
+    pub remote_entries_lost: u64,
     pub spans: u64,
     pub spans_lost: u64,
 }
@@ -177,6 +180,8 @@ impl Metrics {
             told: Told {
                 lines: self.lines.written.get(),
                 lines_lost: self.lines.lost.get(),
+                remote_entries: self.remote_entries.sent.get(),
+                remote_entries_lost: self.remote_entries.lost.get(),
                 spans: self.spans.sent.get(),
                 spans_lost: self.spans.lost.get(),
             },

@@ -121,10 +121,18 @@ impl Metrics {
         page.family(name, "counter", "Lines of the access log; lost if nobody reads the proxy's output.");
         page.sample(name, &[("result", "written")], self.lines.written.get());
         page.sample(name, &[("result", "lost")], self.lines.lost.get());
-        let name = "fsm_proxy_spans_total";
-        page.family(name, "counter", "Spans of requests; lost if no collector takes them.");
-        page.sample(name, &[("result", "sent")], self.spans.sent.get());
-        page.sample(name, &[("result", "lost")], self.spans.lost.get());
+        for (name, help, count) in [
+            (
+                "fsm_proxy_remote_log_entries_total",
+                "Entries of the access log for a server; lost if it does not take them.",
+                &self.remote_entries,
+            ),
+            ("fsm_proxy_spans_total", "Spans of requests; lost if no collector takes them.", &self.spans),
+        ] {
+            page.family(name, "counter", help);
+            page.sample(name, &[("result", "sent")], count.sent.get());
+            page.sample(name, &[("result", "lost")], count.lost.get());
+        }
     }
 
     /// What policies of services did.

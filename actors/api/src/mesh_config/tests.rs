@@ -60,6 +60,24 @@ fn bad_values_are_refused_by_field() {
         ),
         (json!({"observability": {"tracing": {"port": 70000}}}), "spec.observability.tracing.port"),
         (json!({"observability": {"tracing": {"address": "http://otel"}}}), "spec.observability.tracing.address"),
+        (json!({"observability": {"tracing": {"address": "otel:4317"}}}), "spec.observability.tracing.address"),
+        (
+            json!({"observability": {"remoteLogging": {"sampledFraction": "all"}}}),
+            "spec.observability.remoteLogging.sampledFraction",
+        ),
+        (
+            json!({"observability": {"remoteLogging": {"enable": true, "address": "a", "port": -1}}}),
+            "spec.observability.remoteLogging.port",
+        ),
+        (
+            json!({"observability": {"remoteLogging": {"enable": true, "address": "http://a"}}}),
+            "spec.observability.remoteLogging.address",
+        ),
+        (json!({"observability": {"remoteLogging": {"enable": true}}}), "spec.observability.remoteLogging.address"),
+        (
+            json!({"observability": {"remoteLogging": {"enable": true, "address": "a", "endpoint": "/a b"}}}),
+            "spec.observability.remoteLogging.endpoint",
+        ),
         (
             json!({"certificate": {"serviceCertValidityDuration": "1 day"}}),
             "spec.certificate.serviceCertValidityDuration",
@@ -104,7 +122,18 @@ fn what_this_version_does_not_do_is_said() {
             "spec.observability.tracing.endpoint",
         ),
         (json!({"observability": {"tracing": {"enable": true, "port": 9411}}}), "spec.observability.tracing.port"),
-        (json!({"observability": {"remoteLogging": {"enable": true}}}), "spec.observability.remoteLogging.enable"),
+        (
+            json!({"observability": {"remoteLogging": {"enable": true, "address": "a", "authorization": "Basic eA=="}}}),
+            "spec.observability.remoteLogging.authorization",
+        ),
+        (
+            json!({"observability": {"remoteLogging": {"enable": true, "address": "a", "secretName": "b"}}}),
+            "spec.observability.remoteLogging.secretName",
+        ),
+        (
+            json!({"observability": {"remoteLogging": {"enable": true, "address": "a", "level": 2}}}),
+            "spec.observability.remoteLogging.level",
+        ),
         (json!({"pluginChains": {"inbound-http": [{"plugin": "x", "priority": 1}]}}), "spec.pluginChains"),
     ] {
         let report = validated(spec);
@@ -118,6 +147,8 @@ fn what_sidecars_tell_of_requests_is_set_without_a_warning() {
     let report = validated(json!({"observability": {
         "accessLog": {"enable": true, "format": "text", "sampledFraction": "0.01", "alwaysLogErrors": true},
         "tracing": {"enable": true, "address": "otel.monitoring", "port": 4317, "sampledFraction": "0.5"},
+        "remoteLogging": {"enable": true, "address": "logs.monitoring", "port": 8123, "endpoint": "/?query=INSERT%20INTO%20a",
+            "sampledFraction": "0.5"},
     }}));
     assert!(report.is_ok() && report.warnings.is_empty(), "{report}");
 }

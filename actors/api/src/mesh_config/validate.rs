@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{LocalDnsProxy, MeshConfig, ObservabilitySpec, SidecarSpec, TrafficSpec, millionths};
+use super::observability::is_host;
+use super::{LocalDnsProxy, MeshConfig, ObservabilitySpec, RemoteLoggingSpec, SidecarSpec, TrafficSpec, millionths};
 use crate::duration::parse_duration;
 use crate::report::{Report, Validate};
 
@@ -194,10 +195,11 @@ fn observability(report: &mut Report, spec: &ObservabilitySpec) {
     let field = |path: &str| format!("spec.observability.{path}");
     one_of(report, "spec.observability.fsmLogLevel", &spec.fsm_log_level, &LOG_LEVELS);
     one_of(report, "spec.observability.accessLog.format", &spec.access_log.format, &["json", "text"]);
-    let tracing = &spec.tracing;
+    let (tracing, remote) = (&spec.tracing, &spec.remote_logging);
     for (path, fraction) in [
         ("accessLog.sampledFraction", &spec.access_log.sampled_fraction),
         ("tracing.sampledFraction", &tracing.sampled_fraction),
+        ("remoteLogging.sampledFraction", &remote.sampled_fraction),
     ] {
         if millionths(fraction).is_none() {
             report.error(
@@ -206,13 +208,16 @@ fn observability(report: &mut Report, spec: &ObservabilitySpec) {
             );
         }
     }
-    if !(0..=65_535).contains(&tracing.port) {
-        report.error(field("tracing.port"), format!("{} is no port: write 1 to 65535", tracing.port));
-    }
-    let of_address = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
-    if !tracing.address.bytes().all(of_address) {
-        let text = format!("\"{}\" is no host: write a name or an address, without scheme and port", tracing.address);
-        report.error(field("tracing.address"), text);
+    for (section, address, port) in
+        [("tracing", &tracing.address, tracing.port), ("remoteLogging", &remote.address, remote.port)]
+    {
+        if !(0..=65_535).contains(&port) {
+            report.error(field(&format!("{section}.port")), format!("{port} is no port: write 1 to 65535"));
+        }
+        if !is_host(address) {
+            let text = format!("\"{address}\" is no host: write a name or an address, without scheme and port");
+            report.error(field(&format!("{section}.address")), text);
+        }
     }
     report.warn_if(
         tracing.enable && !tracing.endpoint.is_empty(),
@@ -224,11 +229,33 @@ fn observability(report: &mut Report, spec: &ObservabilitySpec) {
         &field("tracing.port"),
         "9411 is usually Zipkin's port: spans are sent by OTLP over gRPC, which collectors take on 4317",
     );
+    remote_logging(report, remote);
+}
+
+fn remote_logging(report: &mut Report, spec: &RemoteLoggingSpec) {
+    let field = |name: &str| format!("spec.observability.remoteLogging.{name}");
+    if !spec.enable {
+        return;
+    }
+    if spec.address.is_empty() {
+        report.error(field("address"), "names no server: write its host, or set enable to false");
+    } else if is_host(&spec.address) && spec.url().is_none() && (0..=65_535).contains(&spec.port) {
+        let text = format!("\"{}\" is no path of a URL: write one like \"/logs?source=mesh\"", spec.endpoint);
+        report.error(field("endpoint"), text);
+    }
+    for (name, set) in [("authorization", !spec.authorization.is_empty()), ("secretName", !spec.secret_name.is_empty())]
+    {
+        report.warn_if(
+            set,
+            &field(name),
+            "has no effect: a credential would stand in the log and in every sidecar's configuration, so none is sent; \
+             put a collector of logs before the server that adds it",
+        );
+    }
     report.warn_if(
-        spec.remote_logging.enable,
-        &field("remoteLogging.enable"),
-        "has no effect in this version: sidecars write their access log to standard output, where log collectors read it; \
-         set spec.observability.accessLog.enable",
+        spec.level != 0,
+        &field("level"),
+        "has no effect: headers of traces are added with spec.observability.tracing, and never by logging",
     );
 }
 

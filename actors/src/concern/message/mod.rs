@@ -32,6 +32,7 @@ pub fn settings(mesh: &Mesh) -> proto::Settings {
         dial_pod_ip: sidecar.local_proxy_mode == LocalProxyMode::PodIP,
         names: lookup::names(&sidecar.local_dns_proxy),
         access_log: observe::access_log(&mesh.config.observability.access_log),
+        remote_log: observe::remote_log(&mesh.config.observability.remote_logging),
         tracing: observe::tracing(mesh),
     }
 }

@@ -1,6 +1,6 @@
 //! What sidecars tell of single requests.
 
-use fsm_api::mesh_config::{AccessLogSpec, millionths};
+use fsm_api::mesh_config::{AccessLogSpec, RemoteLoggingSpec, millionths};
 use fsm_proxy_config::proto;
 
 use crate::catalog::Mesh;
@@ -17,6 +17,12 @@ pub fn access_log(spec: &AccessLogSpec) -> Option<proto::AccessLog> {
         sampled_per_million: sampled(&spec.sampled_fraction),
         errors_always: spec.always_log_errors,
     })
+}
+
+/// What makes no URL got in although it is refused at admission: nothing is sent then.
+pub fn remote_log(spec: &RemoteLoggingSpec) -> Option<proto::RemoteLog> {
+    let url = spec.url().filter(|_| spec.enable)?;
+    Some(proto::RemoteLog { url, sampled_per_million: sampled(&spec.sampled_fraction) })
 }
 
 /// With no address in the MeshConfig, the collector that the controller itself was given is in the sidecars' environment too.
@@ -50,7 +56,11 @@ mod tests {
     #[test]
     fn nothing_is_told_unless_it_is_asked_for() {
         let mesh = mesh(json!({}), "http://otel:4317");
-        assert_eq!((access_log(&mesh.config.observability.access_log), tracing(&mesh)), (None, None));
+        let asked = &mesh.config.observability;
+        assert_eq!(
+            (access_log(&asked.access_log), remote_log(&asked.remote_logging), tracing(&mesh)),
+            (None, None, None)
+        );
     }
 
     #[test]
@@ -58,6 +68,27 @@ mod tests {
         let mesh = mesh(json!({"accessLog": {"enable": true, "format": "text", "sampledFraction": "0.015"}}), "");
         let log = access_log(&mesh.config.observability.access_log).unwrap();
         assert_eq!((log.format(), log.sampled_per_million, log.errors_always), (proto::LogFormat::Text, 15_000, true));
+    }
+
+    #[test]
+    fn entries_go_to_the_server_if_there_is_a_url() {
+        for (spec, url) in [
+            (json!({"enable": true, "address": "logs"}), Some("http://logs:80/")),
+            (
+                json!({"enable": true, "address": "logs", "port": 8123, "endpoint": "?query=INSERT%20INTO%20a"}),
+                Some("http://logs:8123/?query=INSERT%20INTO%20a"),
+            ),
+            (json!({"enable": true, "address": "fd00::1", "endpoint": "/in"}), Some("http://[fd00::1]:80/in")),
+            (json!({"enable": false, "address": "logs"}), None),
+            (json!({"enable": true}), None),
+            (json!({"enable": true, "address": "a b"}), None),
+            (json!({"enable": true, "address": "a", "port": 65536}), None),
+            (json!({"enable": true, "address": "a", "endpoint": "/a b"}), None),
+        ] {
+            let mesh = mesh(json!({ "remoteLogging": spec }), "");
+            let log = remote_log(&mesh.config.observability.remote_logging);
+            assert_eq!(log.map(|log| log.url).as_deref(), url);
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use fsm_proxy_config::proto::{
     BalancerAlgorithm, CircuitBreaker, CircuitLimits, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck,
-    LoadBalancer, OutlierDetection, PortMapping, Retry, RetryBudget, Service, ServicePort, SlowStart, TrafficPolicy,
-    ZoneClients, ZonePreference, hash_key, health_check::Probe,
+    LoadBalancer, OutlierDetection, PortMapping, RemoteLog, Retry, RetryBudget, Service, ServicePort, SlowStart,
+    Tracing, TrafficPolicy, ZoneClients, ZonePreference, hash_key, health_check::Probe,
 };
 use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check, explain};
 
@@ -44,6 +44,23 @@ fn an_invalid_field_is_named() {
 
     let mesh = Mesh::new().target("a/b", &[BUYER, "admin"], vec![]);
     assert!(error(mesh).starts_with("InboundPolicy/a/b: sources[1]: \"admin\" is not a workload identity"));
+}
+
+#[test]
+fn addresses_of_servers_that_are_told_of_requests_are_urls() {
+    let remote = |url: &str| {
+        let url = url.to_owned();
+        Mesh::new().settings(|settings| settings.remote_log = Some(RemoteLog { url, sampled_per_million: 1 }))
+    };
+    let expected = "Settings/settings: remote_log.url: \"logs:80\" is not http://host:port/path";
+    assert_eq!(error(remote("logs:80")), expected);
+    assert!(error(remote("https://logs/")).contains("is not http://"));
+    assert!(remote("http://logs:8123/?query=a%20b").snapshot().settings().tells());
+    let traced = |endpoint: &str| {
+        let endpoint = endpoint.to_owned();
+        Mesh::new().settings(|settings| settings.tracing = Some(Tracing { endpoint, sampled_per_million: 1 }))
+    };
+    assert_eq!(error(traced("otel")), "Settings/settings: tracing.endpoint: \"otel\" is not http://host:port");
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod outliers;
 mod overload;
 mod pending;
 mod policy;
+mod remote_log;
 mod responses;
 mod retries;
 mod swaps;
