@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::http::header::SET_COOKIE;
 use ::http::request::Parts;
 use ::http::{Request, Response};
 use fsm_proxy_config::Backend;
 use fsm_proxy_config::traffic::retry::{grpc_status, grpc_timeout};
-use fsm_proxy_config::traffic::{Feedback, Outcome, Retry};
+use fsm_proxy_config::traffic::{Feedback, NewSession, Outcome, Retry};
 use smallvec::SmallVec;
 
 use super::http::{Leaving, Outbound, Route};
@@ -34,6 +35,7 @@ pub struct Attempts<'s> {
     backend: Backend<'s>,
     /// For consistent hashing.
     key: Option<u64>,
+    session: Option<NewSession<'s>>,
     timer: RequestTimer,
     account: &'s mut Account,
     /// Endpoints that could not be reached.
@@ -51,6 +53,7 @@ impl<'s> Attempts<'s> {
             pool: outbound.context.balancer.pool(&route.backend),
             backend: route.backend,
             key: route.key,
+            session: route.session,
             timer,
             account,
             unreachable: SmallVec::new(),
@@ -81,6 +84,9 @@ impl<'s> Attempts<'s> {
         }
         let (mut response, retry) = answered?;
         self.timer.answered(response.status());
+        if let Some(cookie) = self.session.and_then(|session| session.set_cookie()) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
         let account = std::mem::take(self.account).answers(self.timer.stats(), &mut response);
         let in_flight = self.asked.map(|picked| picked.in_flight);
         // Boxed together; where no policy is, the last two are none.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ::http::header::{CONNECTION, HeaderValue};
 use ::http::request::Parts;
 use ::http::{Method, Request, Response, StatusCode, Version};
-use fsm_proxy_config::traffic::{Algorithm, hash::key_of};
+use fsm_proxy_config::traffic::{Algorithm, NewSession, hash::key_of};
 use fsm_proxy_config::{Backend, Connection, Decision, RequestHead, Snapshot, decide};
 
 use super::attempts::Attempts;
@@ -37,6 +37,8 @@ pub struct Route<'s> {
     pub backend: Backend<'s>,
     /// For consistent hashing.
     pub key: Option<u64>,
+    /// The session that begins with it.
+    pub session: Option<NewSession<'s>>,
 }
 
 /// A request that is ready to leave.
@@ -96,11 +98,15 @@ impl Outbound {
             other => return Err(other),
         };
         let backend = forward.pick_backend(fastrand::u32(..));
-        let key = match &backend.policy.balancing.algorithm {
-            Algorithm::ConsistentHash { keys } => key_of(keys, Some(&head), Some(self.source)),
-            _ => None,
-        };
-        Ok((&forward.service.name, Route { split: forward.split, backend, key }))
+        let mut route = Route { split: forward.split, backend, key: None, session: None };
+        if let Algorithm::ConsistentHash { keys, session } = &backend.policy.balancing.algorithm {
+            route.key = key_of(keys, Some(&head), Some(self.source));
+            if let (None, Some(cookie)) = (route.key, session) {
+                let (key, begins) = cookie.key(&head, || fastrand::u64(..));
+                (route.key, route.session) = (Some(key), begins);
+            }
+        }
+        Ok((&forward.service.name, route))
     }
 
     async fn to_service<'s>(

@@ -122,7 +122,7 @@ async fn to_service(
     account.forwarded(&forward.service.name, forward.split, &backend);
     let stats = context.metrics.requests(Direction::Outbound, &forward.service.name, backend.service);
     let key = match &backend.policy.balancing.algorithm {
-        Algorithm::ConsistentHash { keys } => key_of(keys, None, Some(source)),
+        Algorithm::ConsistentHash { keys, .. } => key_of(keys, None, Some(source)),
         _ => None,
     };
     let pool = context.balancer.pool(&backend);

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
-use super::TrafficPolicy;
+use super::{Algorithm, TrafficPolicy};
 
 impl fmt::Display for TrafficPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "balanced by {}", self.balancing.algorithm.as_str())?;
+        if let Algorithm::ConsistentHash { session: Some(session), .. } = &self.balancing.algorithm {
+            write!(f, " and sessions by the cookie {}", session.name)?;
+        }
         if self.balancing.zones.is_some() {
             f.write_str(", the own zone first")?;
         }

@@ -76,7 +76,7 @@ pub fn key_of(keys: &[HashKey], head: Option<&RequestHead<'_>>, source: Option<I
     })
 }
 
-fn cookie<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a [u8]> {
+pub(super) fn cookie<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a [u8]> {
     let lines = head.headers.get_all(COOKIE).iter();
     let mut cookies = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
     cookies.find_map(|cookie| cookie.strip_prefix(name.as_bytes())?.strip_prefix(b"="))

@@ -13,6 +13,7 @@ pub mod outliers;
 pub(crate) mod parse;
 pub mod retry;
 mod schedule;
+pub mod session;
 pub mod slow_start;
 mod zones;
 
@@ -27,6 +28,7 @@ pub use health::HealthCheck;
 pub use limits::Limits;
 pub use outliers::{Feedback, Outliers};
 pub use retry::{Budget, Outcome, Retry};
+pub use session::{NewSession, SessionCookie};
 pub use slow_start::SlowStart;
 pub use zones::Zones;
 
@@ -97,8 +99,9 @@ pub enum Algorithm {
     PeakEwma { decay: Duration },
     /// In turn, as often as the weights say.
     RoundRobin,
-    /// The same key to the same endpoint. The first key that a request has counts; without any it is `LeastRequest`.
-    ConsistentHash { keys: Vec<HashKey> },
+    /// The same key to the same endpoint. The first key that a request has counts; without any its session does; without both it is
+    /// `LeastRequest`.
+    ConsistentHash { keys: Vec<HashKey>, session: Option<SessionCookie> },
 }
 
 impl Algorithm {

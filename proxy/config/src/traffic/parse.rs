@@ -7,7 +7,9 @@ use http::{HeaderName, StatusCode};
 
 use super::breaker::{CircuitBreaker, Threshold};
 use super::health::{HealthCheck, Probe};
-use super::{Algorithm, Balancing, Budget, HashKey, Limits, Outliers, Retry, SlowStart, TrafficPolicy, Zones};
+use super::{
+    Algorithm, Balancing, Budget, HashKey, Limits, Outliers, Retry, SessionCookie, SlowStart, TrafficPolicy, Zones,
+};
 use crate::parse::{At, Result};
 use crate::proto;
 
@@ -77,6 +79,9 @@ fn algorithm(at: At<'_>, message: &proto::LoadBalancer) -> Result<Algorithm> {
     if algorithm != ConsistentHash && !message.hash_keys.is_empty() {
         return Err(only("hash_keys", "CONSISTENT_HASH"));
     }
+    if algorithm != ConsistentHash && message.session.is_some() {
+        return Err(only("session", "CONSISTENT_HASH"));
+    }
     if algorithm != PeakEwma && message.latency_decay_ms > 0 {
         return Err(only("latency_decay_ms", "PEAK_EWMA"));
     }
@@ -93,11 +98,13 @@ fn algorithm(at: At<'_>, message: &proto::LoadBalancer) -> Result<Algorithm> {
                     "does not go with CONSISTENT_HASH, where the key alone says where a request goes: remove it";
                 return Err(at.invalid(format!("load_balancer.{field}"), reason));
             }
-            if message.hash_keys.is_empty() {
-                return Err(at.invalid("load_balancer.hash_keys", "is empty: say what to hash, such as a header"));
+            if message.hash_keys.is_empty() && message.session.is_none() {
+                let reason = "is empty: say what to hash, such as a header, or set session";
+                return Err(at.invalid("load_balancer.hash_keys", reason));
             }
             let keys = message.hash_keys.iter().enumerate().map(|(index, key)| hash_key(at, index, key));
-            Algorithm::ConsistentHash { keys: keys.collect::<Result<_>>()? }
+            let session = message.session.as_ref().map(|one| session(at, one)).transpose()?;
+            Algorithm::ConsistentHash { keys: keys.collect::<Result<_>>()?, session }
         }
     })
 }
@@ -120,6 +127,16 @@ fn hash_key(at: At<'_>, index: usize, message: &proto::HashKey) -> Result<HashKe
         Some(Of::SourceAddress(false) | Of::Path(false)) => Err(invalid("false has no meaning: remove the key".into())),
         None => Err(invalid("unknown kind of key; upgrade this proxy".into())),
     }
+}
+
+fn session(at: At<'_>, message: &proto::SessionCookie) -> Result<SessionCookie> {
+    let name = &message.name;
+    // Names of cookies and of headers are made of the same characters.
+    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+        return Err(at.invalid("load_balancer.session.name", format!("\"{name}\" is not the name of a cookie")));
+    }
+    let max_age = (message.max_age_s > 0).then(|| Duration::from_secs(message.max_age_s.into()));
+    Ok(SessionCookie { name: name.clone(), max_age })
 }
 
 fn slow_start(at: At<'_>, message: &proto::SlowStart) -> Result<SlowStart> {

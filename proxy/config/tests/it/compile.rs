@@ -2,8 +2,8 @@
 
 use fsm_proxy_config::proto::{
     BalancerAlgorithm, CircuitBreaker, CircuitLimits, Endpoint, Endpoints, HashKey, HealthCheck, HttpCheck,
-    LoadBalancer, OutlierDetection, PortMapping, RemoteLog, Retry, RetryBudget, Service, ServicePort, SlowStart,
-    Tracing, TrafficPolicy, ZoneClients, ZonePreference, hash_key, health_check::Probe,
+    LoadBalancer, OutlierDetection, PortMapping, RemoteLog, Retry, RetryBudget, Service, ServicePort, SessionCookie,
+    SlowStart, Tracing, TrafficPolicy, ZoneClients, ZonePreference, hash_key, health_check::Probe,
 };
 use fsm_proxy_config::{Decision, Entry, Kind, Resource, Snapshot, check, explain};
 
@@ -77,6 +77,7 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
     };
     let key = |of| HashKey { of: Some(of) };
     let hash = BalancerAlgorithm::ConsistentHash as i32;
+    let session = |name: &str| Some(SessionCookie { name: name.to_owned(), max_age_s: 0 });
     let errors = [
         named("b", TrafficPolicy::default()),
         named("a/b:http", TrafficPolicy::default()),
@@ -86,6 +87,8 @@ fn an_invalid_traffic_policy_is_named_with_a_remedy() {
         balanced(&|one| (one.algorithm, one.hash_keys) = (hash, vec![key(hash_key::Of::Path(false))])),
         balanced(&|one| one.hash_keys = vec![key(hash_key::Of::Path(true))]),
         balanced(&|one| (one.algorithm, one.zones) = (hash, Some(ZonePreference::default()))),
+        balanced(&|one| one.session = session("fsm")),
+        balanced(&|one| (one.algorithm, one.session) = (hash, session("a b"))),
         balanced(&|one| one.latency_decay_ms = 1),
         balanced(&|one| one.panic_threshold_percent = Some(101)),
         balanced(&|one| one.slow_start = Some(SlowStart::default())),
@@ -159,6 +162,20 @@ fn the_policy_is_a_step_of_the_explanation() {
                     up to 2 times; 3000 ms for a request; at most 9 requests at once; at most 4 requests that wait \
                     for a connection at once";
     assert_eq!(steps[1], expected, "{steps:#?}");
+}
+
+#[test]
+fn a_session_is_part_of_the_explanation() {
+    let mut mesh = Mesh::bookstore();
+    let balancer = LoadBalancer {
+        algorithm: BalancerAlgorithm::ConsistentHash.into(),
+        session: Some(SessionCookie { name: "fsm".to_owned(), max_age_s: 60 }),
+        ..LoadBalancer::default()
+    };
+    let policy = TrafficPolicy { load_balancer: Some(balancer), ..TrafficPolicy::default() };
+    mesh.put("bookstore/bookstore-v1", Resource::TrafficPolicy(policy));
+    let (_, steps) = explain(&mesh.snapshot(), &outbound("10.96.0.11:14001"), None);
+    assert!(steps[1].ends_with("is balanced by consistent_hash and sessions by the cookie fsm"), "{steps:#?}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fsm_proxy_config::proto::{BalancerAlgorithm, HashKey, LoadBalancer, TrafficPolicy, ZonePreference, hash_key};
+use fsm_proxy_config::proto::{
+    BalancerAlgorithm, HashKey, LoadBalancer, SessionCookie, TrafficPolicy, ZonePreference, hash_key,
+};
 use fsm_proxy_config::{Resource, proto};
 use http::Response;
 
@@ -79,6 +81,37 @@ async fn a_key_stays_with_its_server_while_others_come_and_go() {
     }
     fleet.change(1, |_| {});
     assert_eq!(before, servers().await);
+}
+
+#[tokio::test]
+async fn who_has_no_session_is_given_one_and_comes_to_the_same_server_with_it() {
+    let session = SessionCookie { name: "fsm".into(), max_age_s: 0 };
+    let balancer = LoadBalancer { session: Some(session), ..by(BalancerAlgorithm::ConsistentHash) };
+    let mut fleet = Fleet::new(3, policy(balancer), number).await;
+    let outbound = fleet.client.outbound();
+    let asked = async |cookie: Option<&str>| {
+        let mut request = get("/");
+        if let Some(cookie) = cookie {
+            request.headers_mut().insert("cookie", cookie.parse().unwrap());
+        }
+        let answered = collect(connect1(outbound).await.send_request(request).await.unwrap()).await;
+        let given = answered.headers.get("set-cookie").map(|given| given.to_str().unwrap().to_owned());
+        (answered.text, given)
+    };
+    let mut sessions = Vec::new();
+    // Until each server has one.
+    while fleet.counts().contains(&0) {
+        let (server, given) = asked(None).await;
+        sessions.push((server, given.unwrap().split(';').next().unwrap().to_owned()));
+    }
+    for (server, cookie) in &sessions {
+        assert_eq!(asked(Some(cookie)).await, (server.clone(), None));
+    }
+    fleet.remove(1);
+    for (server, cookie) in &sessions {
+        let (now, given) = asked(Some(cookie)).await;
+        assert!(given.is_none() && now != "1" && (now == *server || server == "1"), "{server} became {now}");
+    }
 }
 
 #[tokio::test]
