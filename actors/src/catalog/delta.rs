@@ -1,9 +1,11 @@
 //! What one record changed in the catalog.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::ObjectName;
+use super::few::Few;
 use super::mesh::Mesh;
 use super::view::{Namespace, Pod, RouteGroup, Service, Slice, Split, Target, TcpPorts};
 
@@ -27,8 +29,49 @@ impl<T> Clone for Changed<T> {
     }
 }
 
-/// Changed views by name.
-pub type ChangedByName<T> = BTreeMap<ObjectName, Changed<T>>;
+/// Changed views by name, in order. Hardly any record changes more than one.
+#[derive(Clone, Debug)]
+pub struct ChangedByName<T>(SmallVec<[(ObjectName, Changed<T>); 1]>);
+
+impl<T> ChangedByName<T> {
+    /// Whether none has changed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes the change of a view, in the place of what was noted of it before.
+    pub fn insert(&mut self, name: ObjectName, changed: Changed<T>) {
+        if self.0.last().is_none_or(|(last, _)| *last < name) {
+            self.0.push((name, changed));
+            return;
+        }
+        match self.0.binary_search_by(|(its, _)| its.cmp(&name)) {
+            Ok(place) => self.0[place].1 = changed,
+            Err(place) => self.0.insert(place, (name, changed)),
+        }
+    }
+
+    /// What changed, and how.
+    pub fn iter(&self) -> impl Iterator<Item = (&ObjectName, &Changed<T>)> {
+        self.0.iter().map(|(name, changed)| (name, changed))
+    }
+
+    /// What changed.
+    pub fn keys(&self) -> impl Iterator<Item = &ObjectName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// How something changed.
+    pub fn values(&self) -> impl Iterator<Item = &Changed<T>> {
+        self.0.iter().map(|(_, changed)| changed)
+    }
+}
+
+impl<T> Default for ChangedByName<T> {
+    fn default() -> Self {
+        Self(SmallVec::new())
+    }
+}
 
 /// What changed from one version of the catalog to the next. Only views count: an object whose view is equal has not changed.
 #[derive(Clone, Debug, Default)]
@@ -43,7 +86,9 @@ pub struct Delta {
     pub route_groups: ChangedByName<RouteGroup>,
     pub tcp_routes: ChangedByName<TcpPorts>,
     /// Services behind which there are pods of other service accounts than before.
-    pub regrouped: BTreeSet<ObjectName>,
+    pub regrouped: Few<ObjectName>,
+    /// The services whose ports, membership or audience this may have touched.
+    pub touched: Few<ObjectName>,
 }
 
 impl Delta {

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::delta::{Changed, ChangedByName, Delta};
+use super::few::Few;
 use super::map::{Key, PersistentMap};
-use super::view::{Account, Exchanged, Pod, Rule, Slice, Split, Target};
+use super::view::{Account, Endpoint, Exchanged, Pod, Rule, Slice, Split, Target};
 use super::{ObjectName, Table};
 
 /// A many-to-many relation, looked up by its left side.
@@ -43,13 +44,14 @@ impl Relation {
         name: &ObjectName,
         before: Option<&'a Slice>,
         after: Option<&'a Slice>,
-    ) -> (Vec<&'a ObjectName>, Vec<&'a ObjectName>) {
+    ) -> (Few<&'a ObjectName>, Few<&'a ObjectName>) {
         let Exchanged { gone, new } = Exchanged::between(before, after);
         let lacks = |slice: Option<&Slice>, pod: &ObjectName| slice.is_none_or(|slice| !slice.has_pod(pod));
-        let gone: BTreeSet<&ObjectName> = gone.iter().filter_map(|endpoint| endpoint.pod.as_ref()).collect();
-        let gone: Vec<&ObjectName> = gone.into_iter().filter(|pod| lacks(after, pod)).collect();
-        let new: BTreeSet<&ObjectName> = new.iter().filter_map(|endpoint| endpoint.pod.as_ref()).collect();
-        let new: Vec<&ObjectName> = new.into_iter().filter(|pod| lacks(before, pod)).collect();
+        let pods = |endpoints: &[&'a Endpoint], other: Option<&Slice>| -> Few<&'a ObjectName> {
+            let pods = endpoints.iter().filter_map(|endpoint| endpoint.pod.as_ref());
+            pods.filter(|pod| lacks(other, pod)).collect()
+        };
+        let (gone, new) = (pods(&gone, after), pods(&new, before));
         for pod in &gone {
             self.replace(name, Some(pod), None);
         }
@@ -97,14 +99,14 @@ pub struct Index {
 impl Index {
     /// Follows a delta; `pods` and `slices` are as they are after it. Notes in it behind which services there are others now.
     pub(super) fn follow(&mut self, delta: &mut Delta, pods: &Table<Pod>, slices: &Table<Slice>) {
-        for (name, changed) in &delta.pods {
+        for (name, changed) in delta.pods.iter() {
             let was = changed.before.as_ref().map(|pod| &pod.account);
             let is = changed.after.as_ref().map(|pod| &pod.account);
             if was == is {
                 continue;
             }
             self.pods_by_account.replace(name, was, is);
-            let of_pod: Vec<ObjectName> = self.slices_by_pod.of(name).cloned().collect();
+            let of_pod: Few<ObjectName> = self.slices_by_pod.of(name).cloned().collect();
             for slice in of_pod {
                 if self.recount(&slice, was, is)
                     && let Some(slice) = slices.get(&slice)
@@ -113,7 +115,7 @@ impl Index {
                 }
             }
         }
-        for (name, changed) in &delta.slices {
+        for (name, changed) in delta.slices.iter() {
             let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
             let (gone, new) = self.slices_by_pod.follow_pods(name, before, after);
             let (was, is) = (before.map(|slice| &slice.service), after.map(|slice| &slice.service));
@@ -169,13 +171,13 @@ impl Index {
     }
 
     fn follow_policy(&mut self, splits: &ChangedByName<Split>, targets: &ChangedByName<Target>) {
-        for (name, changed) in splits {
+        for (name, changed) in splits.iter() {
             self.splits_by_apex.update(name, changed, |split| BTreeSet::from([split.apex.clone()]));
             let backends = |split: &Split| split.backends.iter().map(|(service, _)| service.clone()).collect();
             self.splits_by_backend.update(name, changed, backends);
             self.splits_by_group.update(name, changed, |split| split.route_groups.clone());
         }
-        for (name, changed) in targets {
+        for (name, changed) in targets.iter() {
             self.targets_by_destination.update(name, changed, |target| BTreeSet::from([target.destination.clone()]));
             self.targets_by_group.update(name, changed, |target| target.route_groups().cloned().collect());
             self.targets_by_tcp_route.update(name, changed, |target| target.tcp_routes().cloned().collect());
@@ -183,7 +185,7 @@ impl Index {
     }
 
     /// The service accounts of the pods behind a service, ready or not.
-    pub fn accounts_of_service(&self, service: &ObjectName) -> BTreeSet<&Account> {
+    pub fn accounts_of_service(&self, service: &ObjectName) -> Few<&Account> {
         let slices = self.slices_by_service.of(service);
         slices.filter_map(|slice| self.accounts_by_slice.get(slice)).flat_map(|accounts| accounts.keys()).collect()
     }

@@ -10,6 +10,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 /// What can be a key of a [`PersistentMap`].
 pub trait Key: Clone {
     /// How two keys follow each other in the tree. It has to be the same in every process, and as [`Eq`] about which keys are equal.
@@ -55,7 +57,7 @@ impl<K, V> PersistentMap<K, V> {
 
     /// All pairs, as they lie.
     pub fn unordered(&self) -> Iter<'_, K, V> {
-        let mut iter = Iter { stack: Vec::new() };
+        let mut iter = Iter { stack: SmallVec::new() };
         iter.push_left(&self.root);
         iter
     }
@@ -75,7 +77,7 @@ impl<K, V> PersistentMap<K, V> {
 
     /// The pairs from the first key on that does not lie before what is looked for, as they lie.
     pub fn range_where(&self, before: impl Fn(&K) -> bool) -> Iter<'_, K, V> {
-        let mut iter = Iter { stack: Vec::new() };
+        let mut iter = Iter { stack: SmallVec::new() };
         let mut link = &self.root;
         while let Some(node) = link {
             link = if before(&node.key) {
@@ -123,9 +125,13 @@ impl<K: Key, V> PersistentMap<K, V> {
 impl<K: Key, V: Clone> PersistentMap<K, V> {
     /// Sets the value of a key; gives the one before.
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let before = insert(&mut self.root, key, value);
-        self.len += usize::from(before.is_none());
-        before
+        // A value that is replaced moves nothing.
+        if let Some(place) = self.get_mut(&key) {
+            return Some(std::mem::replace(place, value));
+        }
+        insert(&mut self.root, key, value);
+        self.len += 1;
+        None
     }
 
     /// The value of a key, to be changed.
@@ -173,7 +179,8 @@ impl<K: fmt::Debug + Ord, V: fmt::Debug> fmt::Debug for PersistentMap<K, V> {
 
 /// Pairs as they lie.
 pub struct Iter<'a, K, V> {
-    stack: Vec<&'a Node<K, V>>,
+    /// What is left of the path from the root: of most maps this is all there is room needed for.
+    stack: SmallVec<[&'a Node<K, V>; 16]>,
 }
 
 impl<'a, K, V> Iter<'a, K, V> {
@@ -205,22 +212,16 @@ impl<K: Clone, V: Clone> Node<K, V> {
     }
 }
 
-fn insert<K: Key, V: Clone>(link: &mut Link<K, V>, key: K, value: V) -> Option<V> {
+/// Puts in a key that is not there.
+fn insert<K: Key, V: Clone>(link: &mut Link<K, V>, key: K, value: V) {
     let Some(shared) = link else {
         *link = Some(Arc::new(Node { key, value, height: 1, left: None, right: None }));
-        return None;
+        return;
     };
     let node = Arc::make_mut(shared);
-    let before = match key.place(&node.key) {
-        Ordering::Less => insert(&mut node.left, key, value),
-        Ordering::Greater => insert(&mut node.right, key, value),
-        Ordering::Equal => return Some(std::mem::replace(&mut node.value, value)),
-    };
-    // A value that is replaced moves nothing.
-    if before.is_none() {
-        balance(shared);
-    }
-    before
+    let side = if key.place(&node.key).is_lt() { &mut node.left } else { &mut node.right };
+    insert(side, key, value);
+    balance(shared);
 }
 
 fn remove<K: Key, V: Clone>(link: &mut Link<K, V>, key: &K) -> Option<(K, V)> {

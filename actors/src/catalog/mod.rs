@@ -5,6 +5,7 @@
 
 mod actor;
 mod delta;
+mod few;
 mod index;
 mod keys;
 mod map;
@@ -28,6 +29,7 @@ use fsm_store::Seq;
 
 pub use actor::{Applied, AppliedStep, Batch, CatalogActor, CatalogMachine};
 pub use delta::{Changed, ChangedByName, Delta};
+pub use few::Few;
 pub use index::{Index, Relation};
 pub use map::{Key, PersistentMap};
 pub use mesh::Mesh;
@@ -196,6 +198,7 @@ impl Catalog {
             | Fact::Unknown { .. } => {}
         }
         self.index.follow(&mut delta, &self.pods, &self.slices);
+        delta.touched = self.touched_services(&delta);
         for pod in delta.pods.iter().filter(|(_, changed)| changed.after.is_none()).map(|(name, _)| name) {
             self.proxies.forget(pod);
         }
@@ -250,7 +253,7 @@ impl Catalog {
             RelistPhase::End => {
                 let gone = self.relists.remove(&gvk).unwrap_or_default();
                 let kind = find_kind(&gvk);
-                for (name, ()) in gone.unordered() {
+                for name in gone.keys() {
                     self.delete(kind, &(gvk.clone(), name.clone()), delta);
                 }
             }
@@ -347,8 +350,8 @@ impl Catalog {
 
 /// The kind of `<apiVersion>/<Kind>`.
 pub(crate) fn find_kind(gvk: &str) -> Option<&'static KindInfo> {
-    let (api_version, kind) = gvk.rsplit_once('/')?;
-    KindInfo::find(api_version, kind)
+    let otherwise_written = || gvk.rsplit_once('/').and_then(|(version, kind)| KindInfo::find(version, kind));
+    kinds::WATCHED.iter().find(|kind| kind.gvk() == gvk).or_else(otherwise_written)
 }
 
 /// One name for all served versions of a kind.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fsm_api::names;
 
 use super::view::{Account, Pod, Service, Slice, Split};
-use super::{Catalog, Delta, ObjectName, Table};
+use super::{Catalog, Delta, Few, ObjectName, Table};
 
 /// Which proxies may be told about something.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Catalog {
     }
 
     /// The services whose ports, membership or audience a change may have touched.
-    pub fn touched_services(&self, delta: &Delta) -> BTreeSet<ObjectName> {
+    pub(super) fn touched_services(&self, delta: &Delta) -> Few<ObjectName> {
         if delta.membership_changed() || delta.permissive_changed() {
             let gone = delta.services.keys().cloned();
             return self.services().keys().cloned().chain(gone).collect();
@@ -97,9 +97,9 @@ impl Catalog {
             && delta.regrouped.is_empty()
             && !delta.policy_changed()
         {
-            return BTreeSet::new();
+            return Few::default();
         }
-        let mut touched: BTreeSet<ObjectName> = delta.services.keys().cloned().collect();
+        let mut touched: Few<ObjectName> = delta.services.keys().cloned().collect();
         for namespace in delta.namespaces.keys() {
             touched.extend(self.services_in(namespace.name()).cloned());
         }

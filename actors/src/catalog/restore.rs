@@ -67,6 +67,7 @@ impl Catalog {
             catalog.proxies.restore(proxy, status);
         }
         catalog.index.follow(&mut delta, &catalog.pods, &catalog.slices);
+        delta.touched = catalog.touched_services(&delta);
         (catalog, delta)
     }
 }

@@ -6,7 +6,7 @@ use fsm_proxy_config::{ConfigSet, Digest, Entry, ResourceName, Update};
 use fsm_store::{Seq, TraceContext};
 
 use crate::catalog::view::Account;
-use crate::catalog::{Audience, Catalog, Delta, ObjectName};
+use crate::catalog::{Audience, Catalog, Delta, Few, ObjectName};
 use crate::concern::{Change, ResourceKey, Told};
 use crate::digest::{self, DigestMap, Member};
 
@@ -294,7 +294,7 @@ impl Publisher {
 
     /// Follows pods that got a proxy, lost it, or are somebody else now.
     fn proxies(&mut self, catalog: &Catalog, delta: &Delta, trace: TraceContext) {
-        let mut touched: BTreeSet<&ObjectName> = delta.pods.keys().collect();
+        let mut touched: Few<&ObjectName> = delta.pods.keys().collect();
         for namespace in delta.namespaces.keys() {
             touched.extend(catalog.pods_in(namespace.name()));
         }

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use fsm_api::core::{self as k8s, EndpointPort};
+use smallvec::SmallVec;
 
 use super::{Unusable, is_tcp, read};
 use crate::Json;
@@ -49,8 +50,8 @@ pub struct Endpoint {
 /// The endpoints that only one of two editions of a slice has.
 #[derive(Debug, Default)]
 pub struct Exchanged<'a> {
-    pub gone: Vec<&'a Endpoint>,
-    pub new: Vec<&'a Endpoint>,
+    pub gone: SmallVec<[&'a Endpoint; 4]>,
+    pub new: SmallVec<[&'a Endpoint; 4]>,
 }
 
 impl Slice {

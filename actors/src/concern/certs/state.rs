@@ -90,7 +90,7 @@ impl Concern for Certs {
             self.issue(fact);
         }
         // The private key of a pod that is gone went with it.
-        for (name, changed) in &step.delta.pods {
+        for (name, changed) in step.delta.pods.iter() {
             if let (Some(before), None) = (&changed.before, &changed.after)
                 && let Some(identity) = step.catalog.mesh().identity(&before.account)
             {

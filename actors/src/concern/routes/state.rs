@@ -6,8 +6,8 @@ use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName};
 
 use super::endpoints::EncodedEndpoints;
-use crate::catalog::view::{Endpoint, Exchanged, Pod, Slice};
-use crate::catalog::{Audience, Catalog, Changed, Delta, ObjectName};
+use crate::catalog::view::{Exchanged, Pod, Slice};
+use crate::catalog::{Audience, Catalog, Changed, Delta, Few, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, message};
 
 /// The state machine.
@@ -29,9 +29,8 @@ impl Concern for Routes {
         if delta.mesh.is_some() {
             self.settings(catalog, &mut changes);
         }
-        let touched = catalog.touched_services(delta);
         let mut stale = Stale::from_delta(catalog, delta);
-        for service in &touched {
+        for service in &delta.touched {
             self.service(catalog, service, &mut stale, &mut changes);
         }
         for (slice, pod) in &stale.pods {
@@ -43,7 +42,7 @@ impl Concern for Routes {
         for pod in &stale.workloads {
             self.workload(catalog, pod, &mut changes);
         }
-        self.policy(catalog, delta, &touched, &mut changes);
+        self.policy(catalog, delta, &mut changes);
         changes
     }
 
@@ -59,10 +58,10 @@ impl Concern for Routes {
 /// What has to be computed anew.
 #[derive(Default)]
 struct Stale {
-    slices: BTreeSet<ObjectName>,
+    slices: Few<ObjectName>,
     /// Pods about which something is different, in the slices that they are in.
-    pods: BTreeSet<(ObjectName, ObjectName)>,
-    workloads: BTreeSet<ObjectName>,
+    pods: Vec<(ObjectName, ObjectName)>,
+    workloads: Few<ObjectName>,
 }
 
 impl Stale {
@@ -75,7 +74,7 @@ impl Stale {
         for namespace in delta.namespaces.keys() {
             catalog.pods_in(namespace.name()).for_each(|pod| stale.pod(catalog, pod));
         }
-        for (name, changed) in &delta.pods {
+        for (name, changed) in delta.pods.iter() {
             let [before, after] =
                 [&changed.before, &changed.after].map(|side| side.as_deref().map(Pod::seen_by_others));
             if before == after {
@@ -84,9 +83,9 @@ impl Stale {
                 stale.pod(catalog, name);
             }
         }
-        for (name, changed) in &delta.slices {
+        for (name, changed) in delta.slices.iter() {
             stale.slices.insert(name.clone());
-            stale.workloads.extend(pods_touched(changed));
+            stale.pods_of(changed);
         }
         stale
     }
@@ -96,25 +95,25 @@ impl Stale {
         // Nobody is told of an endpoint that is not ready, whatever pod is behind it.
         for (name, _) in catalog.slices_of_pod(pod).filter(|(_, slice)| slice.is_ready(pod)) {
             self.slices.insert(name.clone());
-            self.pods.insert((name.clone(), pod.clone()));
+            self.pods.push((name.clone(), pod.clone()));
         }
     }
-}
 
-/// The pods that a changed slice means something else for.
-fn pods_touched(changed: &Changed<Slice>) -> BTreeSet<ObjectName> {
-    let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
-    if before.map(|slice| (&slice.ports, &slice.service)) != after.map(|slice| (&slice.ports, &slice.service)) {
-        return changed.sides().flat_map(Slice::pods).map(|(pod, _)| pod.clone()).collect();
+    /// The pods that a changed slice means something else for.
+    fn pods_of(&mut self, changed: &Changed<Slice>) {
+        let (before, after) = (changed.before.as_deref(), changed.after.as_deref());
+        if before.map(|slice| (&slice.ports, &slice.service)) != after.map(|slice| (&slice.ports, &slice.service)) {
+            self.workloads.extend(changed.sides().flat_map(Slice::pods).map(|(pod, _)| pod.clone()));
+            return;
+        }
+        let Exchanged { gone, new } = Exchanged::between(before, after);
+        for (endpoints, other) in [(gone, after), (new, before)] {
+            let pods = endpoints.iter().filter_map(|endpoint| Some((endpoint.pod.as_ref()?, endpoint.zone.as_str())));
+            // An endpoint that only is not ready any more is the same for the pod.
+            let stays = |pod| other.is_some_and(|slice| slice.pods().any(|its| its == pod));
+            self.workloads.extend(pods.filter(|pod| !stays(*pod)).map(|(pod, _)| pod.clone()));
+        }
     }
-    let Exchanged { gone, new } = Exchanged::between(before, after);
-    // An endpoint that only is not ready any more is the same for the pod.
-    let others = |endpoints: Vec<&Endpoint>, slice: Option<&Slice>| -> Vec<ObjectName> {
-        let pods = endpoints.into_iter().filter_map(|endpoint| Some((endpoint.pod.as_ref()?, endpoint.zone.as_str())));
-        let there = |pod| slice.is_some_and(|slice| slice.pods().any(|its| its == pod));
-        pods.filter(|pod| !there(*pod)).map(|(pod, _)| pod.clone()).collect()
-    };
-    others(gone, after).into_iter().chain(others(new, before)).collect()
 }
 
 impl Routes {
@@ -169,8 +168,8 @@ impl Routes {
         self.set(key, told, changes);
     }
 
-    fn policy(&mut self, catalog: &Catalog, delta: &Delta, touched: &BTreeSet<ObjectName>, changes: &mut Vec<Change>) {
-        if touched.is_empty() && !delta.policy_changed() {
+    fn policy(&mut self, catalog: &Catalog, delta: &Delta, changes: &mut Vec<Change>) {
+        if delta.touched.is_empty() && !delta.policy_changed() {
             return;
         }
         let mut targets: BTreeSet<&ObjectName> = delta.targets.keys().collect();
@@ -192,7 +191,7 @@ impl Routes {
             tcp_routes.extend(target.tcp_routes().cloned());
         }
         groups.extend(delta.splits.values().flat_map(Changed::sides).flat_map(|split| split.route_groups.clone()));
-        let splits = touched.iter().flat_map(|service| catalog.splits_over(service));
+        let splits = delta.touched.iter().flat_map(|service| catalog.splits_over(service));
         groups.extend(splits.flat_map(|(_, split)| split.route_groups.clone()));
         for name in &groups {
             let told = catalog.route_groups().get(name).map(|group| {

@@ -1,11 +1,9 @@
 //! Traffic shifting: TrafficSplits.
 
-use std::collections::BTreeSet;
-
 use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName};
 
-use crate::catalog::ObjectName;
+use crate::catalog::{Few, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, message};
 
 /// The state machine.
@@ -23,9 +21,9 @@ impl Concern for Splits {
         if delta.is_empty() {
             return changes;
         }
-        let mut stale: BTreeSet<ObjectName> = delta.splits.keys().cloned().collect();
-        for service in catalog.touched_services(delta) {
-            stale.extend(catalog.splits_over(&service).map(|(name, _)| name.clone()));
+        let mut stale: Few<ObjectName> = delta.splits.keys().cloned().collect();
+        for service in &delta.touched {
+            stale.extend(catalog.splits_over(service).map(|(name, _)| name.clone()));
         }
         for name in stale {
             // Without an apex in the mesh there is nothing to split.

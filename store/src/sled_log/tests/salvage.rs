@@ -84,16 +84,3 @@ async fn a_repair_that_was_cut_short_before_its_last_step_is_finished() {
     let log = open(dir.path());
     assert_eq!(all(log.read(START)).await.unwrap().len() as u64, FRAMES);
 }
-
-fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}

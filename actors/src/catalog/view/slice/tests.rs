@@ -28,9 +28,11 @@ proptest! {
             let json = object(&edition);
             let found = slice(&json, before.as_ref()).unwrap();
             prop_assert_eq!(&found, &whole(&json).unwrap());
-            let exchanged = Exchanged::between(before.as_ref(), found.as_ref());
             let lines = |slice: Option<&Slice>| slice.map_or(0, |slice| slice.endpoints.len());
-            let (gone, new) = (exchanged.gone.len(), exchanged.new.len());
+            let (gone, new) = {
+                let exchanged = Exchanged::between(before.as_ref(), found.as_ref());
+                (exchanged.gone.len(), exchanged.new.len())
+            };
             prop_assert_eq!(lines(before.as_ref()) - gone, lines(found.as_ref()) - new);
             before = found;
         }
