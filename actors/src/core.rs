@@ -235,7 +235,7 @@ pub(crate) fn read(record: &Record, names: &mut Names) -> Fact {
 
 /// What stands for a record that the catalog leaves out.
 pub(crate) fn left_out(record: &Record) -> Fact {
-    Fact::Unknown { topic: record.entry.topic.clone() }
+    Fact::Unknown { topic: record.entry.topic.to_string() }
 }
 
 #[cfg(test)]

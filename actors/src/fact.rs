@@ -247,7 +247,7 @@ impl Fact {
             Self::StateDigest(fact) => ("digest", fact.seq.to_string(), json(fact)),
             Self::Unknown { topic } => (topic.as_str(), String::new(), b"{}".to_vec()),
         };
-        Entry { topic: topic.to_owned(), key, body: body.into(), trace }
+        Entry { topic: topic.into(), key: key.into(), body: body.into(), trace }
     }
 
     /// Reads an entry.
@@ -257,13 +257,13 @@ impl Fact {
 
     /// Reads an entry, with the names that entries before had.
     pub fn parse_knowing(entry: &Entry, names: &mut Names) -> Result<Self, InvalidFact> {
-        Ok(match entry.topic.as_str() {
+        Ok(match &*entry.topic {
             "object" => {
                 let (gvk, name) = names.of_object(&entry.key).map_err(|reason| invalid(entry, reason))?;
                 let (change, object) = object_body(&entry.body).map_err(|error| invalid(entry, error))?;
                 Self::Object(ObjectFact { gvk, name, change, object })
             }
-            "relist" => Self::Relist(Relist { gvk: entry.key.clone(), phase: read::<RelistBody>(entry)?.phase }),
+            "relist" => Self::Relist(Relist { gvk: entry.key.to_string(), phase: read::<RelistBody>(entry)?.phase }),
             "proxy" => Self::Proxy(read(entry)?),
             "ack" => Self::Ack(read(entry)?),
             "nack" => Self::Nack(read(entry)?),
@@ -272,7 +272,7 @@ impl Fact {
             "controller" => Self::ControllerStarted(read(entry)?),
             "controller-end" => Self::ControllerStopped(read(entry)?),
             "digest" => Self::StateDigest(read(entry)?),
-            _ => Self::Unknown { topic: entry.topic.clone() },
+            _ => Self::Unknown { topic: entry.topic.to_string() },
         })
     }
 
@@ -317,7 +317,7 @@ fn read<T: DeserializeOwned>(entry: &Entry) -> Result<T, InvalidFact> {
 }
 
 fn invalid(entry: &Entry, reason: impl ToString) -> InvalidFact {
-    InvalidFact { topic: entry.topic.clone(), key: entry.key.clone(), reason: reason.to_string() }
+    InvalidFact { topic: entry.topic.to_string(), key: entry.key.to_string(), reason: reason.to_string() }
 }
 
 /// Digests as hexadecimal text.

@@ -19,8 +19,8 @@ pub(crate) fn child(name: &'static str, parent: &TraceContext, seq: Seq) -> Acti
 pub(crate) fn append(record: &Record) {
     let committed = SystemTime::UNIX_EPOCH + Duration::from_micros(record.time.0);
     let mut span = begin("append", &record.entry.trace, record.seq, Some(committed));
-    span.note("fsm.topic", || record.entry.topic.clone());
-    span.note("fsm.key", || record.entry.key.clone());
+    span.note("fsm.topic", || record.entry.topic.to_string());
+    span.note("fsm.key", || record.entry.key.to_string());
 }
 
 fn begin(name: &'static str, parent: &TraceContext, seq: Seq, start: Option<SystemTime>) -> ActiveSpan {

@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
         let records = with_proofs(&recorded(recording).records, &[1, 3, 11, 2, 24]);
         for (place, record) in records.iter().enumerate() {
             let entry = &record.entry;
-            let sample = [entry.topic.as_bytes(), entry.key.as_bytes(), &entry.body].concat();
+            let sample = [entry.topic.as_bytes(), entry.key.as_bytes(), &entry.body[..]].concat();
             fs::write(Path::new(dir).join(format!("{recording}-{place:05}")), sample)?;
         }
     }

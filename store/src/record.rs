@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 /// The place of a record in the log. The first record has seq 1; 0 means "before everything".
@@ -39,14 +40,14 @@ pub struct TraceContext {
     pub flags: u8,
 }
 
-/// What is handed in to be appended.
+/// What is handed in to be appended. Of records that are read, texts and body are parts of their frame: who keeps one for long copies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// What kind of fact this is, for listing and filtering; e.g. "object" or "ack".
-    pub topic: String,
+    pub topic: ByteString,
     /// What it is about, e.g. "v1/Pod default/web-0".
-    pub key: String,
-    /// The fact itself, self-describing (JSON). Of records that are read it is a part of their frame: who keeps one for long copies it.
+    pub key: ByteString,
+    /// The fact itself, self-describing (JSON).
     pub body: Bytes,
     pub trace: TraceContext,
 }

@@ -284,7 +284,10 @@ impl Catalog {
             Some(&kinds::SERVICE) => set(&mut self.services, name, json, view::service, &mut delta.services),
             Some(&kinds::ENDPOINT_SLICE) => {
                 let before = self.slices.get(name).cloned();
-                let slice = json.map(|json| view::slice(json, before.as_deref())).transpose().map(Option::flatten);
+                let slice = json
+                    .map(|json| view::slice(json, name.namespace(), before.as_deref()))
+                    .transpose()
+                    .map(Option::flatten);
                 store(&mut self.slices, name, before, slice.map(|slice| slice.map(Arc::new)), &mut delta.slices)
             }
             Some(&kinds::TRAFFIC_SPLIT) => set(&mut self.splits, name, json, view::split, &mut delta.splits),
@@ -304,7 +307,7 @@ impl Catalog {
 
     fn view_pod(&mut self, name: &ObjectName, json: Option<&Json>, delta: &mut Delta) -> Result<(), Unusable> {
         let before = self.pods.get(name);
-        let pod = match json.map(|json| view::pod(json, before.map(|before| &**before))).transpose() {
+        let pod = match json.map(|json| view::pod(json, name.namespace(), before.map(|before| &**before))).transpose() {
             Ok(Some(None)) => return Ok(()),
             Ok(pod) => Ok(pod.flatten().map(Arc::new)),
             Err(reason) => Err(reason),

@@ -4,8 +4,7 @@ use super::*;
 
 fn record(body: &[u8]) -> Record {
     let trace = TraceContext { trace_id: [0xab; 16], span_id: [1; 8], flags: 1 };
-    let entry =
-        Entry { topic: "object".to_owned(), key: "v1/Pod shop/web-0".to_owned(), body: body.to_vec().into(), trace };
+    let entry = Entry { topic: "object".into(), key: "v1/Pod shop/web-0".into(), body: body.to_vec().into(), trace };
     Record { seq: Seq(7), time: Timestamp(12), entry }
 }
 

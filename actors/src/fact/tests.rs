@@ -10,7 +10,7 @@ fn reread(fact: &Fact) -> Fact {
 fn an_object_is_kept_as_it_was_seen() {
     let pod = json!({"metadata": {"namespace": "shop", "name": "web-0"}, "spec": {"unknownToFsm": 1.50}});
     let entry = Fact::applied("v1/Pod", &pod).to_entry(TraceContext::default());
-    assert_eq!((entry.topic.as_str(), entry.key.as_str()), ("object", "v1/Pod shop/web-0"));
+    assert_eq!((&*entry.topic, &*entry.key), ("object", "v1/Pod shop/web-0"));
     assert_eq!(String::from_utf8(entry.body.to_vec()).unwrap(), format!(r#"{{"type":"applied","object":{pod}}}"#));
     let Fact::Object(fact) = Fact::parse(&entry).unwrap() else { panic!("not an object") };
     assert_eq!(fact.name, ObjectName::new("shop", "web-0"));
@@ -33,27 +33,19 @@ fn relists_are_named_by_kind() {
 
 #[test]
 fn unknown_topics_are_kept_and_unknown_members_ignored() {
-    let entry = Entry {
-        topic: "weather".to_owned(),
-        key: "x".to_owned(),
-        body: b"[]"[..].into(),
-        trace: TraceContext::default(),
-    };
+    let entry =
+        Entry { topic: "weather".into(), key: "x".into(), body: b"[]"[..].into(), trace: TraceContext::default() };
     assert!(matches!(Fact::parse(&entry), Ok(Fact::Unknown { topic }) if topic == "weather"));
     let body = br#"{"version":"9","mesh_name":"m","mesh_namespace":"n","mesh_config":"c","trust_domain":"t",
         "trust_bundle_pem":"p","moon":"full"}"#;
-    let entry = Entry { topic: "controller".to_owned(), body: body.to_vec().into(), ..entry };
+    let entry = Entry { topic: "controller".into(), body: body.to_vec().into(), ..entry };
     assert!(matches!(Fact::parse(&entry), Ok(Fact::ControllerStarted(started)) if started.mesh_name == "m"));
 }
 
 #[test]
 fn a_damaged_body_names_the_record() {
-    let entry = Entry {
-        topic: "ack".to_owned(),
-        key: "shop/web-0".to_owned(),
-        body: b"{"[..].into(),
-        trace: TraceContext::default(),
-    };
+    let entry =
+        Entry { topic: "ack".into(), key: "shop/web-0".into(), body: b"{"[..].into(), trace: TraceContext::default() };
     let error = Fact::parse(&entry).unwrap_err().to_string();
     assert!(error.contains("\"ack\"") && error.contains("shop/web-0") && error.contains("fsm log verify"), "{error}");
 }

@@ -6,6 +6,8 @@
 //! It finds its way in every text that is JSON, but doesn't look into what it jumps over, and has no words for what is wrong: where
 //! something else stands than is asked for it gives up (`None`). Whoever calls it reads the text with a parser then.
 
+use memchr::memmem::Finder;
+
 use super::jump;
 
 /// A place in a JSON text. After a `None` it is of no use any more.
@@ -23,17 +25,40 @@ impl<'a> Skim<'a> {
 
     /// Calls `member` with the key of every member of the object that is next; it has to step over the member's value.
     pub fn object(&mut self, mut member: impl FnMut(&'a str, &mut Self) -> Option<()>) -> Option<()> {
+        self.until(|key, value| member(key, value).map(|()| false)).map(drop)
+    }
+
+    /// As [`Skim::object`], up to a member at which `member` says true; whether it did.
+    pub fn until(&mut self, member: impl FnMut(&'a str, &mut Self) -> Option<bool>) -> Option<bool> {
         self.take(b'{')?;
         if self.peek()? == b'}' {
             self.at += 1;
-            return Some(());
+            return Some(false);
         }
+        self.members(member)
+    }
+
+    /// Steps out of the object that it stands in after a member. What follows the object is `next` as a rule: the place is searched for
+    /// then instead of stepping over every member before it. It must not stand in there after an object.
+    pub fn leave_for(&mut self, next: &Finder<'_>) -> Option<()> {
+        let from = self.at - 1;
+        match next.find(&self.text.as_bytes()[from..]) {
+            Some(found) => self.at = from + found + 1,
+            None if self.goes_on(b'}')? => drop(self.members(|_, value| value.skip().map(|()| false))?),
+            None => {}
+        }
+        Some(())
+    }
+
+    fn members(&mut self, mut member: impl FnMut(&'a str, &mut Self) -> Option<bool>) -> Option<bool> {
         loop {
             let key = self.string()?;
             self.take(b':')?;
-            member(key, self)?;
+            if member(key, self)? {
+                return Some(true);
+            }
             if !self.goes_on(b'}')? {
-                return Some(());
+                return Some(false);
             }
         }
     }
@@ -240,6 +265,31 @@ mod tests {
             let mut skim = Skim::of(&text);
             while skim.value().is_some() && skim.at < text.len() {}
             rebuilt(&mut Skim::of(&text));
+        }
+    }
+
+    #[test]
+    fn the_rest_of_an_object_is_left_for_what_follows_it() {
+        let next = Finder::new("},\"n\":");
+        for (text, expected) in [
+            ("{\"o\":{\"a\":{},\"b\":[{\"f:n\":{}}],\"n\":\"}\"},\"n\":1}", Some("1")),
+            ("{\"o\":{\"a\":{}},\"n\":2}", Some("2")),
+            ("{\"o\":{\"a\":{\"b\":7}},\"c\":1,\"n\":3}", Some("3")),
+            ("{\"o\": {\"a\": {}, \"b\": 7}, \"n\": 4 }", Some("4")),
+            ("{\"o\":{\"a\":{},\"b\":7}}", None),
+        ] {
+            let mut found = None;
+            let mut skim = Skim::of(text);
+            skim.object(|key, value| match key {
+                "o" => {
+                    assert!(value.until(|_, value| value.skip().map(|()| true))?);
+                    value.leave_for(&next)
+                }
+                "n" => value.value().map(|value| found = Some(value)),
+                _ => value.skip(),
+            })
+            .unwrap();
+            assert_eq!((found, skim.end()), (expected, Some(())), "{text}");
         }
     }
 

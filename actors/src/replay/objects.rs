@@ -20,7 +20,7 @@ pub struct ObjectStep {
 ///
 /// An object that was seen again without a change counts as changed: its content says whether it is.
 pub fn steps(before: &Objects, after: &Catalog, record: &Record) -> Vec<ObjectStep> {
-    match record.entry.topic.as_str() {
+    match &*record.entry.topic {
         "object" => {
             let key =
                 record.entry.key.split_once(' ').and_then(|(gvk, name)| Some((canonical(gvk), name.parse().ok()?)));

@@ -61,7 +61,7 @@ impl Propagation {
         let not_yet: BTreeSet<ObjectName> =
             updates.into_iter().map(|update| update.proxy).filter(|proxy| self.following.contains(proxy)).collect();
         if !not_yet.is_empty() {
-            let (key, since, concerned) = (record.entry.key.clone(), record.time, not_yet.len());
+            let (key, since, concerned) = (record.entry.key.to_string(), record.time, not_yet.len());
             self.waiting.insert(record.seq, Waiting { key, since, concerned, not_yet });
         }
         match fact {

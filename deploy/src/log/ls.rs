@@ -74,7 +74,7 @@ struct Filter {
 
 impl Filter {
     fn takes(&self, record: &Record) -> bool {
-        (self.topic.is_empty() || self.topic.contains(&record.entry.topic))
+        (self.topic.is_empty() || self.topic.iter().any(|topic| *topic == *record.entry.topic))
             && self.key.as_ref().is_none_or(|part| record.entry.key.contains(part.as_str()))
     }
 }

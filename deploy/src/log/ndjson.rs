@@ -25,8 +25,8 @@ pub(crate) fn json_line(record: &Record) -> anyhow::Result<String> {
     let line = Line {
         seq: record.seq.0,
         time_us: record.time.0,
-        topic: record.entry.topic.clone(),
-        key: record.entry.key.clone(),
+        topic: record.entry.topic.to_string(),
+        key: record.entry.key.to_string(),
         trace_id: trace_id(&record.entry.trace),
         body,
     };
@@ -47,7 +47,8 @@ pub(crate) fn parse_line(line: &str) -> anyhow::Result<Record> {
     )?;
     let trace_id = line.trace_id.as_deref().and_then(|text| u128::from_str_radix(text, 16).ok()).unwrap_or(0);
     let trace = TraceContext { trace_id: trace_id.to_be_bytes(), ..TraceContext::default() };
-    let entry = Entry { topic: line.topic, key: line.key, body: line.body.get().to_owned().into(), trace };
+    let entry =
+        Entry { topic: line.topic.into(), key: line.key.into(), body: line.body.get().to_owned().into(), trace };
     Ok(Record { seq: Seq(line.seq), time: Timestamp(line.time_us), entry })
 }
 

@@ -70,7 +70,7 @@ async fn count(history: &History) -> anyhow::Result<Stat> {
             stat.records += 1;
             stat.last = record.seq.0;
             times = Some((times.map_or(record.time, |(first, _)| first), record.time));
-            *stat.topics.entry(record.entry.topic.clone()).or_default() += 1;
+            *stat.topics.entry(record.entry.topic.to_string()).or_default() += 1;
         }
     }
     if let Some((first, last)) = times {

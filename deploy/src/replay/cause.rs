@@ -60,8 +60,8 @@ impl Cause {
         Self {
             seq: record.seq,
             time: time_text(record.time),
-            topic: record.entry.topic.clone(),
-            about: record.entry.key.clone(),
+            topic: record.entry.topic.to_string(),
+            about: record.entry.key.to_string(),
             what,
             by,
             trace_id: trace_id(&record.entry.trace),

@@ -41,7 +41,8 @@ async fn write(dir: &Path, snapshots_after: &[u64]) -> SledLog {
         time.store(line.time_us, Ordering::SeqCst);
         let trace_id = line.trace_id.map_or(0, |id| u128::from_str_radix(&id, 16).unwrap()).to_be_bytes();
         let trace = TraceContext { trace_id, ..TraceContext::default() };
-        let entry = Entry { topic: line.topic, key: line.key, body: line.body.get().to_owned().into(), trace };
+        let entry =
+            Entry { topic: line.topic.into(), key: line.key.into(), body: line.body.get().to_owned().into(), trace };
         let seq = log.append(vec![entry]).await.unwrap();
         if snapshots_after.contains(&seq.0) {
             assert_eq!(snapshots::take(&log).await.unwrap(), seq);

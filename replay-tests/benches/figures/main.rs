@@ -108,7 +108,7 @@ fn fact(number: usize) -> Entry {
     body.truncate(FACT_BYTES);
     Entry {
         topic: "object".into(),
-        key: format!("v1/Pod shop/web-{number}"),
+        key: format!("v1/Pod shop/web-{number}").into(),
         body: body.into(),
         trace: TraceContext::default(),
     }
@@ -201,7 +201,7 @@ impl Endless {
         let entry = &self.churn[place].entry;
         let name = format!("r{round:03}-");
         let body = String::from_utf8_lossy(&entry.body).replace("shop-", &name).into();
-        Entry { key: entry.key.replace("shop-", &name), body, ..entry.clone() }
+        Entry { key: entry.key.replace("shop-", &name).into(), body, ..entry.clone() }
     }
 }
 

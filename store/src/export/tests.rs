@@ -10,7 +10,7 @@ use crate::{Entry, Error, EventLog, Options, Record, SledLog, TraceContext};
 fn record(seq: u64) -> Record {
     let entry = Entry {
         topic: "object".into(),
-        key: format!("v1/Pod default/web-{seq}"),
+        key: format!("v1/Pod default/web-{seq}").into(),
         body: format!("{{\"number\":{seq}}}").into(),
         trace: TraceContext { trace_id: [seq as u8; 16], ..TraceContext::default() },
     };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bytes::Bytes;
+use bytestring::ByteString;
 
 use super::{FrameError, FrameHeader, MAX_BODY_BYTES};
 use crate::{Entry, Record, Seq, Timestamp, TraceContext};
@@ -16,8 +17,8 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<{ MAX_BODY_BYTES as usiz
 struct StoredRecord<'a> {
     /// Microseconds since the frame's first record.
     after_first_us: u64,
-    topic: &'a str,
-    key: &'a str,
+    topic: &'a [u8],
+    key: &'a [u8],
     body: &'a [u8],
     trace: Option<StoredTrace>,
 }
@@ -38,8 +39,8 @@ pub(super) fn encode(records: &[Record], first_time: Timestamp) -> Result<Vec<u8
                 .0
                 .checked_sub(first_time.0)
                 .ok_or(FrameError::Header("the times of its records go back"))?,
-            topic: &record.entry.topic,
-            key: &record.entry.key,
+            topic: record.entry.topic.as_bytes(),
+            key: record.entry.key.as_bytes(),
             body: &record.entry.body,
             trace: stored_trace(&record.entry.trace),
         };
@@ -67,7 +68,7 @@ pub(super) fn decode(body: &Bytes, header: &FrameHeader) -> Result<Arc<[Record]>
             return Err(FrameError::Records("the times of its records go back".into()));
         }
         time = Timestamp(next);
-        records.push(Record { seq: Seq(header.first_seq.0 + place), time, entry: entry(stored, body) });
+        records.push(Record { seq: Seq(header.first_seq.0 + place), time, entry: entry(stored, body)? });
     }
     if !rest.is_empty() {
         return Err(FrameError::Records(format!("{} bytes are left over", rest.len())));
@@ -80,9 +81,12 @@ fn stored_trace(trace: &TraceContext) -> Option<StoredTrace> {
     (*trace != TraceContext::default()).then_some(StoredTrace { trace_id, span_id, flags })
 }
 
-fn entry(stored: StoredRecord<'_>, frame: &Bytes) -> Entry {
+fn entry(stored: StoredRecord<'_>, frame: &Bytes) -> Result<Entry, FrameError> {
     let trace = stored.trace.map_or_else(TraceContext::default, |StoredTrace { trace_id, span_id, flags }| {
         TraceContext { trace_id, span_id, flags }
     });
-    Entry { topic: stored.topic.to_owned(), key: stored.key.to_owned(), body: frame.slice_ref(stored.body), trace }
+    let text = |part: &[u8]| {
+        ByteString::try_from(frame.slice_ref(part)).map_err(|error| FrameError::Records(error.to_string()))
+    };
+    Ok(Entry { topic: text(stored.topic)?, key: text(stored.key)?, body: frame.slice_ref(stored.body), trace })
 }

@@ -12,7 +12,7 @@ prop_compose! {
         trace in prop::option::of((any::<[u8; 16]>(), any::<[u8; 8]>(), any::<u8>())),
     ) -> Entry {
         let trace = trace.map_or_else(TraceContext::default, |(trace_id, span_id, flags)| TraceContext { trace_id, span_id, flags });
-        Entry { topic, key, body: body.into(), trace }
+        Entry { topic: topic.into(), key: key.into(), body: body.into(), trace }
     }
 }
 

@@ -1,14 +1,18 @@
 //! Pods are most of what passes, and large. What the mesh reads of one is taken from the text without copying the rest, and what stands
 //! in its `spec` is kept from before if that is written as before: hardly anything in it can change.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fsm_api::core as k8s;
 use fsm_api::names;
+use memchr::memmem::Finder;
 
 use super::{Account, SIDECAR_CONTAINER, Unusable, read};
 use crate::Json;
 use crate::json::Skim;
+
+/// What follows the metadata.
+static SPEC: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("},\"spec\":"));
 
 #[derive(Clone, Debug)]
 pub struct Pod {
@@ -46,19 +50,18 @@ impl PartialEq for Pod {
 
 impl Eq for Pod {}
 
-/// `before` is its edition before; none if the pod is as that.
-pub(in crate::catalog) fn pod(json: &Json, before: Option<&Pod>) -> Result<Option<Pod>, Unusable> {
+/// `own` is its namespace, and `before` its edition before; none if the pod is as that.
+pub(in crate::catalog) fn pod(json: &Json, own: &str, before: Option<&Pod>) -> Result<Option<Pod>, Unusable> {
     match Seen::in_passing(json.get(), before) {
         Some(seen) if before.is_some_and(|before| seen.shows(before)) => Ok(None),
-        Some(seen) => Ok(Some(seen.pod(before))),
-        None => whole(json).map(Some),
+        Some(seen) => Ok(Some(seen.pod(own, before))),
+        None => whole(json, own).map(Some),
     }
 }
 
 /// What the mesh reads of a pod, as it stands in the text.
 #[derive(Default)]
 struct Seen<'a> {
-    namespace: Option<&'a str>,
     account: Option<&'a str>,
     node: Option<&'a str>,
     phase: Option<&'a str>,
@@ -79,29 +82,36 @@ impl<'a> Seen<'a> {
     fn in_passing(text: &'a str, before: Option<&'a Pod>) -> Option<Self> {
         let (mut seen, mut parts) = (Self::default(), [false; 3]);
         let mut skim = Skim::of(text);
-        skim.object(|key, value| match key {
+        let has_all = skim.until(|key, value| match key {
             "metadata" => {
                 first(&mut parts[0])?;
-                value.object(|key, value| match key {
-                    "namespace" => text_of(value, &mut seen.namespace),
-                    "labels" => seen.labels(value),
-                    _ => value.skip(),
-                })
+                let has_labels = value.until(|key, value| match key {
+                    "labels" => seen.labels(value).map(|()| true),
+                    _ => value.skip().map(|()| false),
+                })?;
+                if has_labels {
+                    value.leave_for(&SPEC)?;
+                }
+                Some(false)
             }
             "spec" => {
                 first(&mut parts[1])?;
-                seen.spec(value, before)
+                seen.spec(value, before).map(|()| false)
             }
             "status" => {
                 first(&mut parts[2])?;
-                value.object(|key, value| match key {
-                    "phase" => text_of(value, &mut seen.phase),
-                    _ => value.skip(),
+                // Where the rest is known, nothing else is of interest after the phase.
+                let rest_is_known = parts[0] && parts[1];
+                value.until(|key, value| match key {
+                    "phase" => text_of(value, &mut seen.phase).map(|()| rest_is_known),
+                    _ => value.skip().map(|()| false),
                 })
             }
-            _ => value.skip(),
+            _ => value.skip().map(|()| false),
         })?;
-        skim.end()?;
+        if !has_all {
+            skim.end()?;
+        }
         Some(seen)
     }
 
@@ -163,19 +173,17 @@ impl<'a> Seen<'a> {
 
     /// Whether there is nothing else to see than of this pod.
     fn shows(&self, pod: &Pod) -> bool {
-        self.same_spec
-            && self.namespace.unwrap_or_default() == pod.account.namespace()
-            && (self.has_proxy(), self.finished()) == (pod.has_proxy, pod.finished)
+        self.same_spec && (self.has_proxy(), self.finished()) == (pod.has_proxy, pod.finished)
     }
 
-    fn pod(self, before: Option<&Pod>) -> Pod {
-        let (namespace, account) = (self.namespace.unwrap_or_default(), self.account.filter(|name| !name.is_empty()));
-        let (account, node) = (account.unwrap_or("default"), self.node.unwrap_or_default());
-        let same_account = |pod: &&Pod| pod.account.namespace() == namespace && pod.account.name() == account;
+    fn pod(self, own: &str, before: Option<&Pod>) -> Pod {
+        let account = self.account.filter(|name| !name.is_empty()).unwrap_or("default");
+        let node = self.node.unwrap_or_default();
+        let same_account = |pod: &&Pod| pod.account.name() == account;
         Pod {
             account: match before.filter(same_account) {
                 Some(before) => before.account.clone(),
-                None => Account::new(namespace, account),
+                None => Account::new(own, account),
             },
             node: match before.filter(|before| *before.node == *node) {
                 Some(before) => before.node.clone(),
@@ -200,11 +208,11 @@ fn text_of<'a>(value: &mut Skim<'a>, place: &mut Option<&'a str>) -> Option<()> 
     place.replace(value.string()?).is_none().then_some(())
 }
 
-fn whole(json: &Json) -> Result<Pod, Unusable> {
+fn whole(json: &Json, own: &str) -> Result<Pod, Unusable> {
     let object: k8s::Pod = read(json)?;
     let mut containers = object.spec.containers.iter().chain(&object.spec.init_containers);
     Ok(Pod {
-        account: Account::new(&object.metadata.namespace, object.service_account()),
+        account: Account::new(own, object.service_account()),
         node: object.spec.node_name.as_str().into(),
         has_proxy: object.metadata.label(names::PROXY_UUID).is_some()
             && object.metadata.label(names::IGNORE).is_none()
@@ -242,11 +250,11 @@ mod tests {
                     });
                     let json = Json::from(&pod);
                     let seen = Seen::in_passing(json.get(), None).expect("this is how API servers write");
-                    let alone = seen.pod(None);
-                    assert_eq!(Ok(&alone), whole(&json).as_ref(), "{pod}");
+                    let alone = seen.pod("n", None);
+                    assert_eq!(Ok(&alone), whole(&json, "n").as_ref(), "{pod}");
                     // From edition to edition, with another spec and with the same.
                     for again in [false, true] {
-                        let after = super::pod(&json, before.as_ref()).unwrap();
+                        let after = super::pod(&json, "n", before.as_ref()).unwrap();
                         assert_eq!(after.is_none(), again, "{pod}");
                         let after = after.or(before).unwrap();
                         assert_eq!(after, alone, "{pod}");
@@ -257,15 +265,16 @@ mod tests {
                 }
             }
         }
-        assert_eq!(pod(&Json::from(&json!({})), None), whole(&Json::from(&json!({}))).map(Some));
+        let empty = Json::from(&json!({}));
+        assert_eq!(pod(&empty, "n", None), whole(&empty, "n").map(Some));
     }
 
     #[test]
     fn what_cannot_be_read_in_passing_is_read_as_a_whole() {
         let escaped = json!({ "metadata": { "namespace": "n" }, "spec": { "serviceAccountName": "a\nb" } });
-        assert_eq!(pod(&Json::from(&escaped), None).unwrap().unwrap().account, Account::new("n", "a\nb"));
+        assert_eq!(pod(&Json::from(&escaped), "n", None).unwrap().unwrap().account, Account::new("n", "a\nb"));
         for text in ["{\"spec\":7}", "{\"spec\":", "{\"spec\":{},\"spec\":{}}", "{\"status\":{\"phase\":1}}", "{} {}"] {
-            assert!(pod(&Json::from(text), None).is_err(), "{text}");
+            assert!(pod(&Json::from(text), "n", None).is_err(), "{text}");
         }
     }
 }

@@ -1,15 +1,19 @@
 //! EndpointSlices change one endpoint at a time, and name all of them each time: what stands there as before is kept from before.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use fsm_api::core::{self as k8s, EndpointPort};
+use memchr::memmem::Finder;
 use smallvec::SmallVec;
 
 use super::{Unusable, is_tcp, read};
 use crate::Json;
 use crate::catalog::ObjectName;
 use crate::json::Skim;
+
+/// What follows the metadata.
+static PORTS: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("},\"ports\":"));
 
 /// How far ahead among the endpoints before one is looked for: they keep their order.
 const AHEAD: usize = 8;
@@ -138,26 +142,21 @@ impl PartialEq for Endpoint {
 
 impl Eq for Endpoint {}
 
-/// `Ok(None)`: a slice that belongs to no service, or that has no IP addresses. `before` is its edition before.
-pub(in crate::catalog) fn slice(json: &Json, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
-    // What is kept from before was read in the namespace from before.
-    let seen = Seen::in_passing(json.get(), before).filter(|seen| seen.kept == 0 || seen.is_in_namespace_of(before));
-    match seen.or_else(|| Seen::in_passing(json.get(), None)) {
-        Some(seen) => seen.slice(before),
-        None => whole(json),
+/// `Ok(None)`: a slice that belongs to no service, or that has no IP addresses. `own` is its namespace, `before` its edition before.
+pub(in crate::catalog) fn slice(json: &Json, own: &str, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
+    match Seen::in_passing(json.get(), before) {
+        Some(seen) => seen.slice(own, before),
+        None => whole(json, own),
     }
 }
 
 /// What the mesh reads of a slice, as it stands in the text.
 #[derive(Default)]
 struct Seen<'a> {
-    namespace: Option<&'a str>,
     service: Option<&'a str>,
     address_type: Option<&'a str>,
     endpoints: Option<Vec<SeenEndpoint<'a>>>,
     ports: Option<&'a str>,
-    /// How many endpoints are from before.
-    kept: usize,
 }
 
 enum SeenEndpoint<'a> {
@@ -185,7 +184,6 @@ impl<'a> Seen<'a> {
                             {
                                 endpoints.push(SeenEndpoint::Kept(before.clone()));
                                 known = &known[at + 1..];
-                                seen.kept += 1;
                                 return Some(());
                             }
                         }
@@ -197,18 +195,19 @@ impl<'a> Seen<'a> {
             }
             "metadata" => {
                 once(&mut metadata, ())?;
-                value.object(|key, value| match key {
-                    "namespace" => once(&mut seen.namespace, value.string()?),
+                let has_labels = value.until(|key, value| match key {
                     "labels" if !value.null()? => {
                         once(&mut labels, ())?;
                         value.object(|key, value| match key {
                             k8s::EndpointSlice::SERVICE_NAME_LABEL => once(&mut seen.service, value.string()?),
                             _ => value.skip(),
-                        })
+                        })?;
+                        Some(true)
                     }
-                    "labels" => Some(()),
-                    _ => value.skip(),
-                })
+                    "labels" => Some(false),
+                    _ => value.skip().map(|()| false),
+                })?;
+                if has_labels { value.leave_for(&PORTS) } else { Some(()) }
             }
             _ => value.skip(),
         })?;
@@ -216,8 +215,7 @@ impl<'a> Seen<'a> {
         Some(seen)
     }
 
-    fn slice(self, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
-        let own = self.namespace.unwrap_or_default();
+    fn slice(self, own: &str, before: Option<&Slice>) -> Result<Option<Slice>, Unusable> {
         let Some(service) = self.service.filter(|_| self.address_type != Some("FQDN")) else { return Ok(None) };
         let mut endpoints = Vec::new();
         let seen = self.endpoints.unwrap_or_default();
@@ -236,16 +234,12 @@ impl<'a> Seen<'a> {
                 (tcp(ports.unwrap_or_default()), self.ports.map(Arc::from))
             }
         };
-        let same_service = |slice: &&Slice| slice.service.namespace() == own && slice.service.name() == service;
+        let same_service = |slice: &&Slice| slice.service.name() == service;
         let service = match before.filter(same_service) {
             Some(before) => before.service.clone(),
             None => ObjectName::new(own, service),
         };
         Ok(Some(Slice { service, ports, endpoints, ports_text }))
-    }
-
-    fn is_in_namespace_of(&self, slice: Option<&Slice>) -> bool {
-        slice.map(|slice| slice.service.namespace()) == Some(self.namespace.unwrap_or_default())
     }
 }
 
@@ -326,10 +320,9 @@ fn tcp(ports: Vec<EndpointPort>) -> Arc<[EndpointPort]> {
     ports.into_iter().filter(|port| is_tcp(&port.protocol) && port.port.is_some()).collect()
 }
 
-fn whole(json: &Json) -> Result<Option<Slice>, Unusable> {
+fn whole(json: &Json, own: &str) -> Result<Option<Slice>, Unusable> {
     let object: k8s::EndpointSlice = read(json)?;
     let Some(service) = object.service_name().filter(|_| object.address_type != "FQDN") else { return Ok(None) };
-    let own = object.metadata.namespace.as_str();
     let service = ObjectName::new(own, service);
     let endpoints = object.endpoints.into_iter().filter_map(|endpoint| Endpoint::new(endpoint, own, None));
     let endpoints = endpoints.map(Arc::new).collect();

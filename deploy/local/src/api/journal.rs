@@ -110,7 +110,7 @@ impl Journal {
             Err(error) => return Durable(Some(async move { Err(error) }.boxed().shared())),
         };
         let topic = if entry.object.is_some() { "stored" } else { "removed" };
-        let record = Entry { topic: topic.into(), key, body: body.into(), trace: TraceContext::default() };
+        let record = Entry { topic: topic.into(), key: key.into(), body: body.into(), trace: TraceContext::default() };
         Durable(Some(self.log.append(vec![record]).boxed().shared()))
     }
 

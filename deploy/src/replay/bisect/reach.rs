@@ -96,7 +96,7 @@ impl Reach {
     /// Whether a record can concern the answer.
     pub(super) fn concerns<'a>(&self, record: &'a Record) -> Concerned<'a> {
         let entry = &record.entry;
-        match entry.topic.as_str() {
+        match &*entry.topic {
             "object" => self.concerns_object(&entry.key, &entry.body),
             // What proxies said is shown with an answer.
             "proxy" | "ack" | "nack" => self.within(entry.key.split_once('/').map_or("", |(namespace, _)| namespace)),
@@ -162,7 +162,7 @@ mod tests {
     use crate::replay::request::RequestFlags;
 
     fn record(topic: &str, key: &str, body: &str) -> Record {
-        let (topic, key, body) = (topic.to_owned(), key.to_owned(), body.to_owned().into());
+        let (topic, key, body) = (topic.into(), key.into(), body.to_owned().into());
         Record { seq: Seq(1), time: Timestamp(1), entry: Entry { topic, key, body, trace: TraceContext::default() } }
     }
 

@@ -111,7 +111,7 @@ impl<'a> Fork<'a> {
         // What was applied beside the real history is not named in its lists: it is there all the same.
         if self.applied && record.entry.topic == "relist" && record.entry.body.windows(5).any(|word| word == b"\"end\"")
         {
-            let listed = self.hypothesis.with.iter().filter(|manifest| manifest.info.gvk() == record.entry.key);
+            let listed = self.hypothesis.with.iter().filter(|manifest| manifest.info.gvk() == &*record.entry.key);
             for manifest in listed {
                 self.apply_manifest(manifest)?;
             }

@@ -81,8 +81,8 @@ impl Film {
         self.scenes.push(Scene {
             seq: record.seq,
             time: record.time,
-            topic: record.entry.topic.clone(),
-            key: record.entry.key.clone(),
+            topic: record.entry.topic.to_string(),
+            key: record.entry.key.to_string(),
             about: cause.short_about(),
             what: cause.what,
             told,

@@ -54,7 +54,7 @@ mod tests {
             time: Timestamp(index as u64 * 7),
             entry: Entry {
                 topic: "object".into(),
-                key: format!("v1/Pod shop/web-{index}"),
+                key: format!("v1/Pod shop/web-{index}").into(),
                 body: format!("{{\"text\":\"line\\nbreak {index}\"}}").into(),
                 trace: TraceContext { trace_id: [index as u8; 16], ..TraceContext::default() },
             },

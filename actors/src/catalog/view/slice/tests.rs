@@ -26,8 +26,8 @@ proptest! {
         let mut before: Option<Slice> = None;
         for edition in editions {
             let json = object(&edition);
-            let found = slice(&json, before.as_ref()).unwrap();
-            prop_assert_eq!(&found, &whole(&json).unwrap());
+            let found = slice(&json, "n", before.as_ref()).unwrap();
+            prop_assert_eq!(&found, &whole(&json, "n").unwrap());
             let lines = |slice: Option<&Slice>| slice.map_or(0, |slice| slice.endpoints.len());
             let (gone, new) = {
                 let exchanged = Exchanged::between(before.as_ref(), found.as_ref());
@@ -64,8 +64,8 @@ fn an_endpoint_read_in_passing_is_the_endpoint_that_is_parsed() {
 
 #[test]
 fn an_endpoint_that_stays_is_kept() {
-    let before = slice(&object(&[(1, true), (2, true), (3, true)]), None).unwrap().unwrap();
-    let after = slice(&object(&[(1, true), (2, false), (3, true), (4, true)]), Some(&before)).unwrap().unwrap();
+    let before = slice(&object(&[(1, true), (2, true), (3, true)]), "n", None).unwrap().unwrap();
+    let after = slice(&object(&[(1, true), (2, false), (3, true), (4, true)]), "n", Some(&before)).unwrap().unwrap();
     let exchanged = Exchanged::between(Some(&before), Some(&after));
     let addresses =
         |endpoints: &[&Endpoint]| -> Vec<String> { endpoints.iter().map(|one| one.address.clone()).collect() };
@@ -76,9 +76,9 @@ fn an_endpoint_that_stays_is_kept() {
 #[test]
 fn what_belongs_to_no_service_is_none() {
     for text in ["{}", "{\"metadata\":{\"labels\":null}}", "{\"endpoints\":null,\"ports\":null}"] {
-        assert_eq!(slice(&Json::from(text), None), Ok(None), "{text}");
+        assert_eq!(slice(&Json::from(text), "n", None), Ok(None), "{text}");
     }
     for text in ["{\"endpoints\":7}", "{\"endpoints\":[],\"endpoints\":[]}", "{\"metadata\":7}"] {
-        assert!(slice(&Json::from(text), None).is_err(), "{text}");
+        assert!(slice(&Json::from(text), "n", None).is_err(), "{text}");
     }
 }
