@@ -99,10 +99,11 @@ impl Core {
         let mut changes = Vec::new();
         // The order of the concerns is part of what a replay repeats.
         if self.begin(Certs::NAME, seq) {
-            changes.extend(self.certs.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
+            changes = self.certs.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta });
         }
         if self.begin(Routes::NAME, seq) {
-            changes.extend(self.routes.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));
+            let more = self.routes.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta });
+            if changes.is_empty() { changes = more } else { changes.extend(more) }
         }
         if self.begin(Splits::NAME, seq) {
             changes.extend(self.splits.apply(&Step { seq, fact: &fact, catalog: &self.catalog, delta: &delta }));

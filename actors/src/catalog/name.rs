@@ -66,6 +66,11 @@ impl ObjectName {
         &self.text
     }
 
+    /// The same text, to keep.
+    pub fn shared_text(&self) -> Arc<str> {
+        self.text.clone()
+    }
+
     /// How this name and that of an object without a namespace follow each other by [`Key`].
     pub(super) fn place_beside(&self, name: &str) -> Ordering {
         let mark = mark(name.as_bytes(), 0);

@@ -54,11 +54,12 @@ pub(super) fn string(text: &[u8]) -> Option<usize> {
 /// The place of the first quote or backslash.
 pub(super) fn quote_or_backslash(text: &[u8]) -> Option<usize> {
     // Most strings are short: what is next is looked at before anything is prepared for more.
-    if let Some(next) = text.first_chunk::<16>() {
+    let (sixteens, _) = text.as_chunks::<16>();
+    for (number, next) in sixteens.iter().take(4).enumerate() {
         let next = u8x16::new(*next);
         let found = (next.simd_eq(u8x16::splat(b'"')) | next.simd_eq(u8x16::splat(b'\\'))).to_bitmask();
         if found != 0 {
-            return Some(found.trailing_zeros() as usize);
+            return Some(16 * number + found.trailing_zeros() as usize);
         }
     }
     memchr::memchr2(b'"', b'\\', text)

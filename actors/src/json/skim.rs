@@ -50,6 +50,13 @@ impl<'a> Skim<'a> {
         Some(())
     }
 
+    /// Goes to the value of the member that is written like `member`, however deep in what follows it is; whether there is one.
+    pub fn jump_to(&mut self, member: &Finder<'_>) -> bool {
+        let found = member.find(&self.text.as_bytes()[self.at..]);
+        self.at += found.map_or(0, |found| found + member.needle().len());
+        found.is_some()
+    }
+
     fn members(&mut self, mut member: impl FnMut(&'a str, &mut Self) -> Option<bool>) -> Option<bool> {
         loop {
             let key = self.string()?;
@@ -266,6 +273,14 @@ mod tests {
             while skim.value().is_some() && skim.at < text.len() {}
             rebuilt(&mut Skim::of(&text));
         }
+    }
+
+    #[test]
+    fn a_member_is_found_however_deep_it_is() {
+        let mut skim = Skim::of("{\"f:p\":{},\"a\":[{\"s\":\"\\\"p\\\":1\",\"p\":2}]}");
+        assert!(skim.jump_to(&Finder::new("\"p\":")));
+        assert_eq!(skim.value(), Some("2"));
+        assert!(!skim.jump_to(&Finder::new("\"p\":")));
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod actor;
 mod barrier;
 mod counters;
 mod delivery;
+mod groups;
 mod publisher;
 mod service;
 mod session;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fsm_proxy_config::{ConfigSet, Digest, Entry, ResourceName, Update};
 use fsm_store::{Seq, TraceContext};
 
+use super::groups::Groups;
 use crate::catalog::view::Account;
 use crate::catalog::{Audience, Catalog, Delta, Few, ObjectName};
 use crate::concern::{Change, ResourceKey, Told};
@@ -45,13 +46,11 @@ impl Followed {
 pub struct Publisher {
     resources: DigestMap<ResourceKey, Published>,
     everyone: BTreeSet<ResourceName>,
-    by_account: BTreeMap<Account, BTreeSet<ResourceName>>,
-    by_proxy: BTreeMap<ObjectName, BTreeSet<ResourceName>>,
+    by_account: Groups<Account, ResourceName>,
+    by_proxy: Groups<ObjectName, ResourceName>,
     /// Every pod with a proxy.
     proxies: DigestMap<ObjectName, Account>,
-    /// The same, in order.
-    proxy_names: BTreeSet<ObjectName>,
-    proxies_by_account: BTreeMap<Account, BTreeSet<ObjectName>>,
+    proxies_by_account: Groups<Account, ObjectName>,
     followed: Followed,
     pending: BTreeMap<ObjectName, Pending>,
     /// Followed proxies that left or became somebody else: what they hold cannot be built upon.
@@ -163,7 +162,7 @@ impl Publisher {
 
     /// All proxies with their service accounts, in the order of their names.
     pub fn all_proxies(&self) -> impl Iterator<Item = (&ObjectName, &Account)> {
-        self.proxy_names.iter().filter_map(|proxy| Some((proxy, self.proxies.get(proxy)?)))
+        self.proxies.sorted().into_iter()
     }
 
     /// A resource, whoever is told about it.
@@ -175,10 +174,10 @@ impl Publisher {
     pub fn config_of(&self, proxy: &ObjectName, seq: Seq) -> Option<ConfigSet> {
         let account = self.proxies.get(proxy)?;
         let mut set = ConfigSet { seq: seq.0, ..ConfigSet::default() };
-        for name in self.everyone.iter().chain(self.by_account.get(account).into_iter().flatten()) {
+        for name in self.everyone.iter().chain(self.by_account.of(account)) {
             set.resources.insert(name.clone(), self.entry(&ResourceKey::shared(name.clone()))?);
         }
-        for name in self.by_proxy.get(proxy).into_iter().flatten() {
+        for name in self.by_proxy.of(proxy) {
             set.resources.insert(name.clone(), self.entry(&ResourceKey::of(proxy.clone(), name.clone()))?);
         }
         Some(set)
@@ -222,9 +221,9 @@ impl Publisher {
         if let Some(proxy) = &key.proxy {
             match (&before, told) {
                 (None, Some(_)) => {
-                    self.by_proxy.entry(proxy.clone()).or_default().insert(key.name.clone());
+                    self.by_proxy.insert(proxy, key.name.clone());
                 }
-                (Some(_), None) => remove_from(&mut self.by_proxy, proxy, &key.name),
+                (Some(_), None) => self.by_proxy.remove(proxy, &key.name),
                 _ => {}
             }
             if self.proxies.get(proxy).is_some() {
@@ -255,7 +254,7 @@ impl Publisher {
             Some(Audience::Everyone) => drop(self.everyone.remove(name)),
             Some(Audience::Accounts(accounts)) => {
                 for account in accounts.iter() {
-                    remove_from(&mut self.by_account, account, name);
+                    self.by_account.remove(account, name);
                 }
             }
         }
@@ -264,7 +263,7 @@ impl Publisher {
             Some(Audience::Everyone) => drop(self.everyone.insert(name.clone())),
             Some(Audience::Accounts(accounts)) => {
                 for account in accounts.iter() {
-                    self.by_account.entry(account.clone()).or_default().insert(name.clone());
+                    self.by_account.insert(account, name.clone());
                 }
             }
         }
@@ -286,7 +285,7 @@ impl Publisher {
         }
         let mut candidates = Vec::new();
         for account in accounts {
-            let proxies = self.proxies_by_account.get(account).into_iter().flatten();
+            let proxies = self.proxies_by_account.of(account);
             candidates.extend(proxies.map(|proxy| (proxy.clone(), account.clone())));
         }
         candidates
@@ -313,11 +312,10 @@ impl Publisher {
             let had: BTreeSet<ResourceName> = told.iter().flat_map(|account| self.shared_names(account)).collect();
             if let Some(account) = before {
                 self.proxies.set(proxy, None);
-                self.proxy_names.remove(proxy);
                 if followed {
                     self.left.insert(proxy.clone());
                 }
-                remove_from(&mut self.proxies_by_account, &account, proxy);
+                self.proxies_by_account.remove(&account, proxy);
             }
             let Some(account) = after else {
                 // What it has not been told yet is no configuration of any version: at this seq it has none.
@@ -325,8 +323,7 @@ impl Publisher {
                 continue;
             };
             self.proxies.set(proxy, Some(account.clone()));
-            self.proxy_names.insert(proxy.clone());
-            self.proxies_by_account.entry(account.clone()).or_default().insert(proxy.clone());
+            self.proxies_by_account.insert(&account, proxy.clone());
             if followed {
                 let has: BTreeSet<ResourceName> = self.shared_names(&account).collect();
                 for name in had.difference(&has) {
@@ -341,7 +338,7 @@ impl Publisher {
     }
 
     fn shared_names(&self, account: &Account) -> impl Iterator<Item = ResourceName> {
-        self.everyone.iter().chain(self.by_account.get(account).into_iter().flatten()).cloned()
+        self.everyone.iter().chain(self.by_account.of(account)).cloned()
     }
 }
 
@@ -349,14 +346,5 @@ impl Publisher {
 impl digest::Entry<ObjectName> for Account {
     fn member(&self, proxy: &ObjectName) -> Member {
         Member::of([&b"proxy"[..], proxy.text().as_bytes(), self.text().as_bytes()])
-    }
-}
-
-fn remove_from<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
-    if let Some(values) = map.get_mut(key) {
-        values.remove(value);
-        if values.is_empty() {
-            map.remove(key);
-        }
     }
 }

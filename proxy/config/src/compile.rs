@@ -46,7 +46,7 @@ pub(crate) fn compile(set: ConfigSet, before: Option<&Snapshot>) -> Result<Snaps
     let mut parsed = Parsed::default();
     for (name, entry) in &set.resources {
         if let Some(group) = before.and_then(|before| before.same_group(name, entry)) {
-            parsed.groups.insert(name.name.clone(), group);
+            parsed.groups.insert(name.name.to_string(), group);
             continue;
         }
         let resource = Resource::decode(name.kind, &entry.bytes).map_err(|error| At(name).invalid("bytes", error))?;
@@ -87,7 +87,7 @@ pub(crate) fn compile(set: ConfigSet, before: Option<&Snapshot>) -> Result<Snaps
 impl Parsed {
     fn add(&mut self, name: &ResourceName, resource: Resource) -> Result<(), InvalidResource> {
         let at = At(name);
-        let key = name.name.clone();
+        let key = name.name.to_string();
         match resource {
             Resource::Settings(message) => self.settings = parse::settings(at, &message)?,
             Resource::Workload(message) => self.workload = parse::workload(at, &message)?,

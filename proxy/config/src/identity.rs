@@ -29,7 +29,18 @@ pub struct InvalidSpiffeId(String);
 impl SpiffeId {
     /// The identity of a service account; the parts must be non-empty and without `/`.
     pub fn new(trust_domain: &str, namespace: &str, service_account: &str) -> Result<Self, InvalidSpiffeId> {
-        format!("{SCHEME}{trust_domain}{NAMESPACE}{namespace}{SERVICE_ACCOUNT}{service_account}").parse()
+        let text = [SCHEME, trust_domain, NAMESPACE, namespace, SERVICE_ACCOUNT, service_account].concat();
+        if [trust_domain, namespace, service_account].iter().any(|part| part.is_empty() || part.contains('/')) {
+            return Err(InvalidSpiffeId(text));
+        }
+        let namespace_at = SCHEME.len() + trust_domain.len() + NAMESPACE.len();
+        let service_account_at = namespace_at + namespace.len() + SERVICE_ACCOUNT.len();
+        Ok(Self { text: text.into(), namespace: namespace_at, service_account: service_account_at })
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The part that all identities of one mesh share.
@@ -67,20 +78,12 @@ impl FromStr for SpiffeId {
     type Err = InvalidSpiffeId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || InvalidSpiffeId(text.to_owned());
-        let parts: Vec<&str> = text.strip_prefix(SCHEME).ok_or_else(invalid)?.split('/').collect();
-        match parts.as_slice() {
-            [trust_domain, "ns", namespace, "sa", service_account]
-                if [trust_domain, namespace, service_account].iter().all(|part| !part.is_empty()) =>
-            {
-                let namespace_at = SCHEME.len() + trust_domain.len() + NAMESPACE.len();
-                Ok(Self {
-                    text: text.into(),
-                    namespace: namespace_at,
-                    service_account: namespace_at + namespace.len() + SERVICE_ACCOUNT.len(),
-                })
+        let mut parts = text.strip_prefix(SCHEME).unwrap_or_default().split('/');
+        match std::array::from_fn(|_| parts.next()) {
+            [Some(trust_domain), Some("ns"), Some(namespace), Some("sa"), Some(service_account), None] => {
+                Self::new(trust_domain, namespace, service_account)
             }
-            _ => Err(invalid()),
+            _ => Err(InvalidSpiffeId(text.to_owned())),
         }
     }
 }

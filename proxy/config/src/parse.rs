@@ -142,7 +142,7 @@ pub(crate) fn service(at: At<'_>, message: &proto::Service) -> Result<Service> {
         })
     });
     Ok(Service {
-        name: at.0.name.clone(),
+        name: at.0.name.to_string(),
         vips: vips.collect::<Result<_>>()?,
         hosts: message.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
         ports: ports.collect::<Result<_>>()?,
@@ -193,7 +193,7 @@ pub(crate) fn endpoints(at: At<'_>, message: &proto::Endpoints) -> Result<Slice>
 
 pub(crate) fn route_group(at: At<'_>, message: &proto::RouteGroup) -> Result<RouteGroup> {
     let matches = message.matches.iter().enumerate().map(|(index, one)| http_match(at, index, one));
-    Ok(RouteGroup { name: at.0.name.clone(), matches: matches.collect::<Result<_>>()? })
+    Ok(RouteGroup { name: at.0.name.to_string(), matches: matches.collect::<Result<_>>()? })
 }
 
 fn http_match(at: At<'_>, index: usize, message: &proto::HttpMatch) -> Result<HttpMatch> {

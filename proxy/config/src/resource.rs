@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use prost::Message;
 use serde::Serialize;
@@ -75,11 +76,12 @@ impl FromStr for Kind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ResourceName {
     pub kind: Kind,
-    pub name: String,
+    /// A clone shares the text.
+    pub name: Arc<str>,
 }
 
 impl ResourceName {
-    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+    pub fn new(kind: Kind, name: impl Into<Arc<str>>) -> Self {
         Self { kind, name: name.into() }
     }
 }

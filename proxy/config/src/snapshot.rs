@@ -76,7 +76,7 @@ impl Snapshot {
     /// The route group `name` if it was compiled from the same bytes.
     pub(crate) fn same_group(&self, name: &ResourceName, entry: &Entry) -> Option<Arc<RouteGroup>> {
         let same = name.kind == Kind::RouteGroup && self.set.resources.get(name)?.bytes == entry.bytes;
-        if same { self.groups.get(&name.name).cloned() } else { None }
+        if same { self.groups.get(&*name.name).cloned() } else { None }
     }
 
     /// The configuration that this was compiled from.

@@ -26,7 +26,7 @@ pub(crate) async fn question(log: &SledLog, at: Seq) -> anyhow::Result<Option<Qu
         let resources = config
             .resources
             .iter()
-            .filter_map(|(name, entry)| Some((name.name.clone(), Resource::decode(name.kind, &entry.bytes).ok()?)));
+            .filter_map(|(name, entry)| Some((name.name.to_string(), Resource::decode(name.kind, &entry.bytes).ok()?)));
         let resources: Vec<(String, Resource)> = resources.collect();
         // What is split goes elsewhere.
         let is_split = |name: &str| {

@@ -11,6 +11,8 @@ use super::{Account, SIDECAR_CONTAINER, Unusable, read};
 use crate::Json;
 use crate::json::Skim;
 
+/// Nothing within a status is called like that.
+static PHASE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"phase\":"));
 /// What follows the metadata.
 static SPEC: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("},\"spec\":"));
 
@@ -100,12 +102,15 @@ impl<'a> Seen<'a> {
             }
             "status" => {
                 first(&mut parts[2])?;
-                // Where the rest is known, nothing else is of interest after the phase.
-                let rest_is_known = parts[0] && parts[1];
-                value.until(|key, value| match key {
-                    "phase" => text_of(value, &mut seen.phase).map(|()| rest_is_known),
-                    _ => value.skip().map(|()| false),
-                })
+                // Where the rest is known, nothing is of interest but the phase.
+                if parts[0] && parts[1] && value.jump_to(&PHASE) {
+                    return text_of(value, &mut seen.phase).map(|()| true);
+                }
+                value.object(|key, value| match key {
+                    "phase" => text_of(value, &mut seen.phase),
+                    _ => value.skip(),
+                })?;
+                Some(false)
             }
             _ => value.skip().map(|()| false),
         })?;

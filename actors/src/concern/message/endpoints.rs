@@ -30,7 +30,7 @@ pub fn endpoint(catalog: &Catalog, endpoint: &Endpoint) -> Option<proto::Endpoin
     };
     let pod = catalog.pods().get(name).filter(|pod| !pod.finished)?;
     let identity = match catalog.is_meshed(name, pod) {
-        true => catalog.mesh().identity(&pod.account)?.to_string(),
+        true => catalog.mesh().identity(&pod.account)?.text().to_owned(),
         false => String::new(),
     };
     Some(proto::Endpoint { address, identity, pod: name.text().to_owned(), zone, weight: None })

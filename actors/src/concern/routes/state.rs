@@ -1,6 +1,7 @@
 //! Who can be reached and how, and what servers allow: settings, workloads, services, endpoints, routes and inbound policies.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use fsm_proxy_config::resource::Resource;
 use fsm_proxy_config::{Digest, Kind, ResourceName};
@@ -9,6 +10,9 @@ use super::endpoints::EncodedEndpoints;
 use crate::catalog::view::{Exchanged, Pod, Slice};
 use crate::catalog::{Audience, Catalog, Changed, Delta, Few, ObjectName};
 use crate::concern::{Change, Concern, ResourceKey, Resources, Step, Told, message};
+
+/// Every proxy has one of this name.
+static WORKLOAD: LazyLock<ResourceName> = LazyLock::new(|| ResourceName::new(Kind::Workload, "workload"));
 
 /// The state machine.
 #[derive(Clone, Debug, Default)]
@@ -164,7 +168,7 @@ impl Routes {
         let told = catalog
             .meshed_pod(name)
             .map(|pod| (Resource::Workload(message::workload(catalog, name, pod)), Audience::accounts([])));
-        let key = ResourceKey::of(name.clone(), ResourceName::new(Kind::Workload, "workload"));
+        let key = ResourceKey::of(name.clone(), WORKLOAD.clone());
         self.set(key, told, changes);
     }
 
@@ -228,5 +232,5 @@ fn audience_of_route_group(catalog: &Catalog, name: &ObjectName) -> Audience {
 }
 
 fn key(kind: Kind, name: &ObjectName) -> ResourceKey {
-    ResourceKey::shared(ResourceName::new(kind, name.text()))
+    ResourceKey::shared(ResourceName::new(kind, name.shared_text()))
 }

@@ -32,7 +32,7 @@ impl Concern for Splits {
                 let bytes = Resource::Split(message::split(split)).encode().into();
                 Some(Told { bytes, audience: catalog.audience_of_service(&split.apex) })
             });
-            let key = ResourceKey::shared(ResourceName::new(Kind::Split, name.to_string()));
+            let key = ResourceKey::shared(ResourceName::new(Kind::Split, name.shared_text()));
             self.resources.set(key, told, &mut changes);
         }
         changes

@@ -17,7 +17,7 @@ use crate::proto;
 pub(crate) fn applies_to(at: At<'_>) -> Result<(String, Option<u16>)> {
     let name = &at.0.name;
     let (service, port) = match name.rsplit_once(':') {
-        None => (name.as_str(), None),
+        None => (&**name, None),
         Some((service, port)) => match port.parse() {
             Ok(port) if port > 0 => (service, Some(port)),
             _ => return Err(at.invalid("name", format!("\"{port}\" is not a port: expected 1 to 65535"))),
@@ -31,7 +31,7 @@ pub(crate) fn applies_to(at: At<'_>) -> Result<(String, Option<u16>)> {
 
 pub(crate) fn policy(at: At<'_>, message: &proto::TrafficPolicy) -> Result<TrafficPolicy> {
     Ok(TrafficPolicy {
-        name: at.0.name.clone(),
+        name: at.0.name.to_string(),
         balancing: message.load_balancer.as_ref().map(|one| balancing(at, one)).transpose()?.unwrap_or_default(),
         retry: message.retry.as_ref().map(|one| retry(at, one)).transpose()?,
         request_timeout: millis(message.request_timeout_ms),

@@ -138,7 +138,7 @@ fn a_bare_host_name_means_the_service_in_the_own_namespace() {
 fn several_slices_of_a_service_are_one_set_of_endpoints() {
     let mut mesh = warehouse();
     let twice = mesh.clone().endpoints("bookwarehouse/bookwarehouse", 14001, &["10.244.0.22", "10.244.0.23"]);
-    let more = twice.set.resources.iter().find(|(name, _)| name.name == "bookwarehouse/bookwarehouse-slice").unwrap();
+    let more = twice.set.resources.iter().find(|(name, _)| &*name.name == "bookwarehouse/bookwarehouse-slice").unwrap();
     mesh.set.resources.insert("Endpoints/bookwarehouse/another-slice".parse().unwrap(), more.1.clone());
     let snapshot = mesh.snapshot();
     let (_, _, endpoints) = snapshot.pools().next().unwrap();
