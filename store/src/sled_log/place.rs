@@ -19,7 +19,7 @@ pub(super) struct Place {
     /// No log was here before.
     pub(super) new: bool,
     /// The lock is the open file.
-    _lock: File,
+    lock: File,
 }
 
 impl Place {
@@ -34,7 +34,7 @@ impl Place {
         if new {
             fs::create_dir_all(dir).map_err(|error| Error::io(format!("create {}", dir.display()), error))?;
         }
-        Ok(Self { dir: dir.into(), new, _lock: lock(dir)? })
+        Ok(Self { dir: dir.into(), new, lock: lock(dir)? })
     }
 
     /// Says that this directory is a log. The last step of starting one, so that a start that was cut short can be repeated.
@@ -50,6 +50,16 @@ impl Place {
             self.dir.canonicalize()?.parent().map_or(Ok(()), sync_dir)
         };
         write().map_err(|error| Error::io(format!("write {}", path.display()), error))
+    }
+}
+
+/// A child process that begins at this moment shares the open file until it runs its own program: closing the file alone would leave it
+/// locked until then.
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(dir = %self.dir.display(), %error, "the log's lock stays until its file is closed");
+        }
     }
 }
 
@@ -111,4 +121,20 @@ fn lock(dir: &Path) -> Result<File, Error> {
     // For the message above, in another process.
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(failed)?;
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_free_when_it_is_let_go_whoever_shares_the_open_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::take(dir.path(), true).unwrap();
+        assert!(matches!(Place::take(dir.path(), true), Err(Error::Locked { .. })));
+        let shared = place.lock.try_clone().unwrap();
+        drop(place);
+        Place::take(dir.path(), true).unwrap();
+        drop(shared);
+    }
 }

@@ -54,7 +54,8 @@ async fn a_damaged_last_frame_is_named_and_what_is_before_it_can_be_read() {
     let refusal = log.append(numbered([1])).await.unwrap_err();
     assert!(matches!(refusal, Error::Stopped { last: Seq(9), .. }), "{refusal}");
     drop(log);
-    assert!(matches!(refused(dir.path()), Error::Damaged { .. }), "reading repaired nothing");
+    let error = refused(dir.path());
+    assert!(matches!(error, Error::Damaged { .. }), "reading repaired nothing: {error}");
 }
 
 #[tokio::test]
