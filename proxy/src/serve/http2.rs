@@ -67,17 +67,17 @@ where
         match accepted {
             Some(Ok((mut request, respond))) if request.method() == Method::CONNECT => {
                 match request.extensions_mut().remove::<Protocol>() {
-                    Some(protocol) => drop(tokio::spawn(websocket::stream(request, protocol, respond, answer.clone()))),
+                    Some(protocol) => drain.spawn(websocket::stream(request, protocol, respond, answer.clone())),
                     None => {
                         let (head, receive) = request.into_parts();
-                        tokio::spawn(answer.clone().connect(head, Opening { respond, receive }));
+                        drain.spawn(answer.clone().connect(head, Opening { respond, receive }));
                     }
                 }
             }
             Some(Ok((request, respond))) => {
                 let request = Box::new(request.map(Body::from));
                 // It is large, and a task is moved as a whole more than once.
-                tokio::spawn(Box::pin(stream(request, respond, answer.clone())));
+                drain.spawn(Box::pin(stream(request, respond, answer.clone())));
             }
             Some(Err(error)) => return tracing::debug!(%error, "an HTTP/2 connection ended"),
             None => return,

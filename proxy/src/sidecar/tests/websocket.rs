@@ -1,6 +1,8 @@
 //! WebSockets of either version of HTTP, to servers of either version.
 
 use std::io::ErrorKind;
+use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fsm_proxy_config::proto::Protocol;
@@ -344,4 +346,29 @@ async fn other_protocols_and_plain_tunnels_are_refused() {
         );
     }
     assert_eq!(app.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_a_websocket() {
+    let (app, _asked) = server1().await;
+    let mesh = Mesh::new();
+    for http2 in [false, true] {
+        let pair = mesh.pair(app.address, Protocol::Http);
+        let mut drains = pin!(async { tokio::join!(pair.client.handle.drain(), pair.server.handle.drain()) });
+        let mut goes_on = async || tokio::time::timeout(Duration::from_millis(50), &mut drains).await.is_err();
+        if http2 {
+            let (mut response, mut stream) = open(&pair, asking("/books")).await;
+            assert!(goes_on().await);
+            stream.send_data(Bytes::from_static(b"hello"), false).unwrap();
+            assert_eq!(next(response.body_mut()).await.unwrap().unwrap(), "hello");
+            assert!(goes_on().await);
+        } else {
+            let mut socket = TokioIo::new(hyper::upgrade::on(upgraded(&pair, "/books").await).await.unwrap());
+            assert!(goes_on().await);
+            socket.write_all(b"hello").await.unwrap();
+            socket.read_exact(&mut [0; 5]).await.unwrap();
+            assert!(goes_on().await);
+        }
+        assert_eq!(drains.await, (true, true));
+    }
 }
