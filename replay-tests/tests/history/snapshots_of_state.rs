@@ -2,7 +2,7 @@
 
 use fsm_actors::Core;
 use fsm_actors::core::snapshot::{Restored, restore, write};
-use fsm_actors::core::{Skips, rebuild};
+use fsm_actors::core::{Skips, beginning, rebuild};
 use fsm_actors::replay::verify;
 use fsm_actors::snapshots;
 use fsm_replay_tests::{recorded, with_proofs};
@@ -108,6 +108,29 @@ async fn a_snapshot_that_cannot_be_used_is_passed_over() {
         let core = rebuild(&log, log.last(), Skips::new()).await.unwrap();
         assert_eq!(digests(&core), digests(&expected), "with a bad snapshot at {seq}");
     }
+}
+
+#[tokio::test]
+async fn of_many_snapshots_that_cannot_be_used_a_good_one_is_found() {
+    let history = recorded("bookstore").records;
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(&history[..40], dir.path()).await;
+    let good = snapshots::take(&log).await.unwrap();
+    let later: Vec<_> = history[40..].iter().map(|record| record.entry.clone()).collect();
+    log.append(later).await.unwrap();
+    for seq in good.0 + 1..=log.last().0 {
+        log.snapshot(fsm_actors::core::SNAPSHOT, Seq(seq), b"of no use".to_vec()).await.unwrap();
+    }
+    let mut whole = Core::default();
+    whole.apply(&history);
+    // With the first records that snapshot may be passed over, without them it must not be.
+    let anywhere = beginning(&log, log.last(), &Skips::new()).await.unwrap();
+    assert!([Seq::ZERO, good].contains(&anywhere.seq()), "{}", anywhere.seq());
+    assert_eq!(digests(&rebuild(&log, log.last(), Skips::new()).await.unwrap()), digests(&whole));
+
+    assert!(log.compact(good.next()).await.unwrap() > Seq(1));
+    assert_eq!(beginning(&log, log.last(), &Skips::new()).await.unwrap().seq(), good);
+    assert_eq!(digests(&rebuild(&log, log.last(), Skips::new()).await.unwrap()), digests(&whole));
 }
 
 #[tokio::test]
