@@ -39,6 +39,12 @@ pub(super) fn find_if_there(core: &Core, text: &str) -> Option<ObjectName> {
     }
 }
 
+/// Whether a text may mean this pod, whatever other pods there are.
+pub(super) fn may_mean(text: &str, pod: &ObjectName) -> bool {
+    let (namespace, name) = parts(text);
+    namespace.is_none_or(|namespace| namespace == pod.namespace()) && (pod.name() == name || belongs(pod.name(), name))
+}
+
 enum Match {
     None,
     One(ObjectName),
@@ -46,17 +52,18 @@ enum Match {
 }
 
 fn matching(core: &Core, text: &str) -> Match {
-    let (namespace, name) = match text.split_once('/') {
-        Some((namespace, name)) => (Some(namespace), name),
-        None => (None, text),
-    };
-    let of_namespace = |proxy: &&ObjectName| namespace.is_none_or(|namespace| namespace == proxy.namespace());
-    let called: Vec<&ObjectName> = core.proxies().filter(of_namespace).filter(|proxy| proxy.name() == name).collect();
+    let (_, name) = parts(text);
+    let meant: Vec<&ObjectName> = core.proxies().filter(|proxy| may_mean(text, proxy)).collect();
+    let called: Vec<&ObjectName> = meant.iter().copied().filter(|proxy| proxy.name() == name).collect();
     if !called.is_empty() {
         return several_or_one(called, |_| None);
     }
-    let of_workload = core.proxies().filter(of_namespace).filter(|proxy| belongs(proxy.name(), name)).collect();
-    several_or_one(of_workload, |proxy| core.catalog().pods().get(proxy).map(|pod| pod.account.clone()))
+    several_or_one(meant, |proxy| core.catalog().pods().get(proxy).map(|pod| pod.account.clone()))
+}
+
+/// The namespace, if there is one, and the name.
+fn parts(text: &str) -> (Option<&str>, &str) {
+    text.split_once('/').map_or((None, text), |(namespace, name)| (Some(namespace), name))
 }
 
 /// One, or several that are the same as far as `same` says.

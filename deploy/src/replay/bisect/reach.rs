@@ -6,13 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use fsm_actors::Core;
 use fsm_api::{KindInfo, kinds};
 use fsm_store::Record;
-use memchr::memmem;
+use memchr::memchr;
+use memchr::memmem::{self, Finder};
 
 use crate::replay::request::{Answer, Question};
+
+/// Members of objects that name something of another namespace.
+static NAMESPACE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"namespace\""));
+static SERVICE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"service\""));
 
 /// See the module's documentation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,19 +141,23 @@ impl Reach {
 
     /// Whether an EndpointSlice of another namespace has pods of one that counts.
     fn names_pods(&self, body: &[u8]) -> bool {
-        self.namespaces.iter().any(|namespace| {
-            let named = format!("\"{namespace}\"");
-            memmem::find_iter(body, named.as_bytes()).any(|at| {
-                let key = body[..at].trim_ascii_end().strip_suffix(b":").unwrap_or_default();
-                key.trim_ascii_end().ends_with(b"\"namespace\"")
-            })
-        })
+        texts_of(&NAMESPACE, body).any(|namespace| self.namespaces.contains(namespace))
     }
 
     /// Whether a TrafficSplit of another namespace has backends in one that counts: it writes them as `namespace/name`.
     fn names_services(&self, body: &[u8]) -> bool {
-        self.namespaces.iter().any(|namespace| memmem::find(body, format!("\"{namespace}/").as_bytes()).is_some())
+        texts_of(&SERVICE, body)
+            .any(|service| service.split_once('/').is_some_and(|(namespace, _)| self.namespaces.contains(namespace)))
     }
+}
+
+/// The texts that a member has, wherever in a JSON text that is.
+fn texts_of<'a>(member: &'a Finder<'_>, body: &'a [u8]) -> impl Iterator<Item = &'a str> {
+    member.find_iter(body).filter_map(|at| {
+        let value = body[at + member.needle().len()..].trim_ascii_start().strip_prefix(b":")?;
+        let text = value.trim_ascii_start().strip_prefix(b"\"")?;
+        std::str::from_utf8(&text[..memchr(b'"', text)?]).ok()
+    })
 }
 
 fn joins(namespace: &str, names: bool) -> Concerned<'_> {

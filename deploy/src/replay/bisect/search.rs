@@ -285,12 +285,10 @@ impl Search<'_> {
 
     /// Whether a change may be one of who asks, or of the address that a name stands for.
     fn concerns(self, under: &Under, delta: &Delta) -> bool {
-        let name = self.question.from.rsplit('/').next().unwrap_or_default();
         !delta.services.is_empty()
             || !delta.namespaces.is_empty()
             || delta.mesh.is_some()
-            || delta.pods.keys().any(|pod| pod.name().starts_with(name) || under.involved.contains(pod))
-            || (under.involved.is_empty() && !delta.pods.is_empty())
+            || delta.pods.keys().any(|pod| proxies::may_mean(&self.question.from, pod) || under.involved.contains(pod))
     }
 
     fn ask(self, under: &mut Under, core: &mut Core) {
