@@ -17,7 +17,7 @@ pub(crate) use self::ls::summary_of;
 pub(crate) use self::moment::{Moment, time_text};
 pub(crate) use self::ndjson::{json_line, parse_line, trace_id};
 pub(crate) use self::output::{Format, Out, ignore_closed_pipe};
-pub(crate) use self::source::{History, HistoryArgs};
+pub(crate) use self::source::{Batches, History, HistoryArgs};
 
 /// The event log: what happened to the mesh, in order.
 #[derive(Debug, Args)]

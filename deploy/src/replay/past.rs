@@ -6,11 +6,15 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use fsm_actors::Core;
 use fsm_actors::core::{self, Effect, Panicked, SNAPSHOT, Skips};
-use fsm_store::{Record, Seq, Timestamp};
-use futures::TryStreamExt;
+use fsm_store::{Record, RecordBatch, Seq, Timestamp};
+use futures::{StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
 
 use super::progress::Progress;
-use crate::log::{History, HistoryArgs, Moment, time_text};
+use crate::log::{Batches, History, HistoryArgs, Moment, time_text};
+
+/// Batches that are read before they are wanted.
+const AHEAD: usize = 4;
 
 /// Which moment.
 #[derive(Debug, Args)]
@@ -214,10 +218,10 @@ pub(super) async fn each_record<E>(
     mut each: impl FnMut(&Record) -> Result<(), E>,
 ) -> anyhow::Result<Result<(), E>> {
     let from = if after == Seq::ZERO { Seq::ZERO } else { after.next() };
-    let mut records = history.records(from, false);
+    let mut records = read_ahead(history.records(from, false));
     let mut progress = Progress::new(after, end(history).min(upto));
     let mut first = after == Seq::ZERO;
-    while let Some(batch) = records.try_next().await? {
+    while let Some(batch) = records.recv().await.transpose()? {
         for record in batch.iter() {
             if record.seq > upto {
                 return Ok(Ok(()));
@@ -239,6 +243,19 @@ pub(super) async fn each_record<E>(
         }
     }
     Ok(Ok(()))
+}
+
+/// Reads and unpacks the next records while those before them are looked at.
+fn read_ahead(mut records: Batches) -> mpsc::Receiver<anyhow::Result<RecordBatch>> {
+    let (read, batches) = mpsc::channel(AHEAD);
+    tokio::spawn(async move {
+        while let Some(batch) = records.next().await {
+            if read.send(batch).await.is_err() {
+                return;
+            }
+        }
+    });
+    batches
 }
 
 /// The last record, as far as that is known without reading.
