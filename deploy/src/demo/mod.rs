@@ -56,11 +56,11 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
         () = &mut stop => bail!("stopped while the mesh was starting; what it had made is gone"),
     };
     let ended = tokio::select! {
-        told = tell(&args, &bookstore, show) => told.map(Some),
+        told = tell(&args, &bookstore, show) => told,
         () = &mut stop => Ok(None),
     };
     let kept = bookstore.stop(!args.check).await;
-    if let (Ok(Some(_)) | Ok(None), Ok(Some(log)), false) = (&ended, &kept, args.check) {
+    if let (Ok(_), Ok(Some(log)), false) = (&ended, &kept, args.check) {
         say(&format!(
             "\nThe mesh is gone; its memory is kept. Look back with:\n  fsm log ls --data-dir {0}\n  fsm replay state TrafficSplit --at -1m --data-dir {0}",
             log.display()
@@ -77,9 +77,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn tell(args: &DemoArgs, bookstore: &Bookstore, show: bool) -> anyhow::Result<Report> {
+/// None if the story was not heard to its end.
+async fn tell(args: &DemoArgs, bookstore: &Bookstore, show: bool) -> anyhow::Result<Option<Report>> {
     if args.check {
-        return Story::new(bookstore, Duration::ZERO).tell(&|line| eprintln!("{line}")).await;
+        return Story::new(bookstore, Duration::ZERO).tell(&|line| eprintln!("{line}")).await.map(Some);
     }
     let story = Story::new(bookstore, args.duration.unwrap_or(STORY));
     if show {
@@ -90,7 +91,7 @@ async fn tell(args: &DemoArgs, bookstore: &Bookstore, show: bool) -> anyhow::Res
         eprintln!("The story is told; the mesh stays up. Change it with kubectl, end it with Ctrl-C.");
         std::future::pending::<()>().await;
     }
-    Ok(report)
+    Ok(Some(report))
 }
 
 fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {

@@ -38,8 +38,8 @@ struct Scene {
     ended: bool,
 }
 
-/// Tells the story on a terminal; afterwards stays until a key is pressed, if asked to.
-pub async fn show(bookstore: &Bookstore, story: &Story<'_>, stay: bool) -> anyhow::Result<Report> {
+/// Tells the story on a terminal; afterwards stays until a key is pressed, if asked to. None if the reader left before its end.
+pub async fn show(bookstore: &Bookstore, story: &Story<'_>, stay: bool) -> anyhow::Result<Option<Report>> {
     let scene = Arc::new(Mutex::new(Scene::default()));
     let told = scene.clone();
     let say = move |line: &str| {
@@ -50,8 +50,9 @@ pub async fn show(bookstore: &Bookstore, story: &Story<'_>, stay: bool) -> anyho
         scene.told.push(line.to_owned());
     };
     let mut terminal = ratatui::try_init().context("cannot use this terminal; try --no-ui")?;
+    let mut report = None;
     let told = async {
-        let report = story.tell(&say).await?;
+        report = Some(story.tell(&say).await?);
         say(if stay {
             "That was the story. The mesh stays up: change it with kubectl; q ends it."
         } else {
@@ -61,14 +62,14 @@ pub async fn show(bookstore: &Bookstore, story: &Story<'_>, stay: bool) -> anyho
         if stay {
             std::future::pending::<()>().await;
         }
-        Ok(report)
+        Ok(())
     };
     let outcome = tokio::select! {
-        report = told => report.map(Some),
-        left = watch(&mut terminal, bookstore, &scene) => left.map(|()| None),
+        told = told => told,
+        left = watch(&mut terminal, bookstore, &scene) => left,
     };
     ratatui::restore();
-    outcome?.context("left before the story's end")
+    outcome.map(|()| report)
 }
 
 fn lock(scene: &Mutex<Scene>) -> MutexGuard<'_, Scene> {

@@ -13,8 +13,8 @@ use crate::replay::request::{Answer, Decider, Question, RequestFlags};
 /// At most so many requests are compared.
 const MOST: usize = 2_000;
 
-/// What matters of an answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What matters of an answer. Two are equal if they say the same and divide the traffic alike, whatever the weights add up to.
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Brief {
     pub(super) verdict: Verdict,
     /// Service and weight.
@@ -26,7 +26,25 @@ impl Brief {
         let backends = answer.journey.backends.iter().map(|backend| (backend.service.clone(), backend.weight));
         Self { verdict: answer.verdict, backends: backends.collect() }
     }
+
+    /// Weight and sum of all weights.
+    fn shares(&self) -> impl Iterator<Item = (&String, u64, u64)> {
+        let total = self.backends.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        self.backends.iter().map(move |(service, weight)| (service, u64::from(*weight), total))
+    }
 }
+
+impl PartialEq for Brief {
+    fn eq(&self, other: &Self) -> bool {
+        self.verdict == other.verdict
+            && self.backends.len() == other.backends.len()
+            && self.shares().zip(other.shares()).all(|((one, part, whole), (another, its_part, its_whole))| {
+                one == another && part * its_whole == its_part * whole
+            })
+    }
+}
+
+impl Eq for Brief {}
 
 /// The answers of both histories to all requests that are answered differently, by the request in words.
 pub(super) fn differing(real: &Core, other: &Core, asked: Option<&Question>) -> BTreeMap<Probe, [Option<Brief>; 2]> {
@@ -98,4 +116,23 @@ fn requests(cores: &[&Core], namespace: &str) -> Vec<RequestFlags> {
         }
     }
     requests.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Brief, Verdict};
+
+    #[test]
+    fn answers_are_the_same_if_they_divide_alike() {
+        let brief = |backends: &[(&str, u32)]| Brief {
+            verdict: Verdict::Allowed,
+            backends: backends.iter().map(|(service, weight)| ((*service).to_owned(), *weight)).collect(),
+        };
+        assert_eq!(brief(&[("v2", 100)]), brief(&[("v2", 50)]));
+        assert_eq!(brief(&[("v1", 2), ("v2", 6)]), brief(&[("v1", 25), ("v2", 75)]));
+        assert_ne!(brief(&[("v1", 2), ("v2", 6)]), brief(&[("v1", 50), ("v2", 50)]));
+        assert_ne!(brief(&[("v1", 1)]), brief(&[("v2", 1)]));
+        assert_ne!(brief(&[("v1", 1)]), brief(&[("v1", 1), ("v2", 1)]));
+        assert_ne!(brief(&[]), Brief { verdict: Verdict::Denied, ..brief(&[]) });
+    }
 }
