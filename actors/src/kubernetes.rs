@@ -1,6 +1,16 @@
-//! What the Kubernetes API says when it refuses.
+//! How the Kubernetes API is asked, and what it says when it refuses.
 
 use std::fmt;
+
+use http::HeaderValue;
+use http::header::USER_AGENT;
+use kube::{Client, Config};
+
+/// A client that calls itself `program`: the objects that it writes say so in their `managedFields`.
+pub fn client(mut config: Config, program: &'static str) -> kube::Result<Client> {
+    config.headers.push((USER_AGENT, HeaderValue::from_static(program)));
+    Client::try_from(config)
+}
 
 /// An error of the Kubernetes API or of the way to it, in one line without repetition.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ mod facts;
 #[cfg(test)]
 mod fixture;
 mod json;
-mod kubernetes;
+pub mod kubernetes;
 pub mod metrics;
 pub mod publish;
 pub mod replay;

@@ -10,7 +10,7 @@ use kube::{Api, Client};
 use serde::Deserialize;
 
 /// The field manager of everything that this CLI applies.
-const FIELD_MANAGER: &str = "fsm";
+pub const FIELD_MANAGER: &str = "fsm";
 
 /// The objects of a manifest of several YAML documents, in their order. `source` names it in errors.
 pub fn parse_manifest(source: &str, text: &str) -> anyhow::Result<Vec<DynamicObject>> {

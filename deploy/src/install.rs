@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use kube::Client;
+use fsm_actors::kubernetes;
 use kube::api::DynamicObject;
+use kube::{Client, Config};
 
-use crate::cluster::{Applier, parse_manifest};
+use crate::cluster::{Applier, FIELD_MANAGER, parse_manifest};
 use crate::readiness::wait_for_deployment;
 
 /// The CustomResourceDefinitions of SMI and FSM.
@@ -117,7 +118,8 @@ pub async fn run_uninstall(args: UninstallArgs) -> anyhow::Result<()> {
 
 /// A client for the current kubeconfig (or, in a pod, for the cluster around it).
 pub async fn default_client() -> anyhow::Result<Client> {
-    Client::try_default().await.context("no cluster: set KUBECONFIG, or start one with `fsm local up`")
+    let config = Config::infer().await.context("no cluster: set KUBECONFIG, or start one with `fsm local up`")?;
+    Ok(kubernetes::client(config, FIELD_MANAGER)?)
 }
 
 /// Applies the CustomResourceDefinitions and the control plane, and waits until the controller is ready.

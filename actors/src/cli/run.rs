@@ -17,7 +17,7 @@ use crate::admission::{INJECT_PATH, InjectionWebhook, VALIDATE_PATH, ValidationW
 use crate::ca::{Authority, CaError, ServerCertificate, Signer, SigningService, load_or_create};
 use crate::debug::DebugService;
 use crate::fact::{ControllerStarted, ControllerStopped, Fact};
-use crate::kubernetes::Causes;
+use crate::kubernetes::{self, Causes};
 use crate::metrics::Metrics;
 use crate::serve::{Bound, GrpcService, HealthService, Protocol, Readiness, bind, tls_for_proxies, tls_for_webhooks};
 use crate::telemetry::{self, OTLP_ENDPOINT};
@@ -200,7 +200,7 @@ async fn client() -> anyhow::Result<Client> {
             Causes(&error)
         )
     })?;
-    Ok(Client::try_from(config)?)
+    Ok(kubernetes::client(config, "fsm-controller")?)
 }
 
 /// The authority; waits for a Kubernetes API that doesn't answer yet.

@@ -155,14 +155,21 @@ impl LocalCluster {
             path: kubeconfig.clone(),
             source,
         })?;
-        let client = Client::try_from(api.client_config()?)?;
+        let client = api.client("fsm")?;
 
         let pid = i32::try_from(std::process::id()).unwrap_or_default();
         let api_server = format!("https://{}", api.address());
         home.announce(&Running { pid, kubeconfig: kubeconfig.clone(), api_server })?;
 
         let tasks = Tasks::default();
-        let common = Common { client: &client, images, home: &home, cgroup, restart_delay: config.restart_delay };
+        let common = Common {
+            kubelet: api.client("kubelet")?,
+            controllers: api.client("kube-controller-manager")?,
+            images,
+            home: &home,
+            cgroup,
+            restart_delay: config.restart_delay,
+        };
         let started = start(common, &nets, &tasks).await;
         let agents = match started {
             Ok(agents) => Agents(agents),
@@ -247,7 +254,8 @@ async fn networks(nodes: u8) -> Result<Vec<Arc<NodeNet>>, NetError> {
 
 /// What all nodes have in common.
 struct Common<'a> {
-    client: &'a Client,
+    kubelet: Client,
+    controllers: Client,
     images: Images,
     home: &'a Home,
     cgroup: Cgroup,
@@ -256,15 +264,15 @@ struct Common<'a> {
 
 /// Starts everything that lives on the API: services, names, controllers and nodes.
 async fn start(common: Common<'_>, nets: &[Arc<NodeNet>], tasks: &Tasks) -> Result<Vec<Arc<Agent>>, UpError> {
-    let Common { client, images, home, cgroup, restart_delay } = common;
+    let Common { kubelet, controllers: client, images, home, cgroup, restart_delay } = common;
     let events = Recorder::start(client.clone(), "controller-manager", tasks);
     let names: Vec<String> = nets.iter().map(|net| node_name(net.plan().index)).collect();
-    forget_nodes_but(client, &names).await?;
+    forget_nodes_but(&client, &names).await?;
     let interception = Interception::default();
     let mut agents = Vec::new();
     for (net, name) in nets.iter().zip(&names) {
         let config = AgentConfig {
-            client: client.clone(),
+            client: kubelet.clone(),
             net: Arc::clone(net),
             node_name: name.clone(),
             images: images.clone(),
@@ -295,7 +303,7 @@ async fn start(common: Common<'_>, nets: &[Arc<NodeNet>], tasks: &Tasks) -> Resu
         interface: format!("fsm-{}", home.id()),
     };
     service::balance(balancer, &services, tasks);
-    workload::start(client, &events, &nodes, tasks);
+    workload::start(&client, &events, &nodes, tasks);
     Ok(agents)
 }
 

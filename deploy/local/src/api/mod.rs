@@ -223,6 +223,13 @@ impl ApiServer {
         Ok(config)
     }
 
+    /// A client with the administrator's rights that calls itself `program`: the objects that it writes say so.
+    pub fn client(&self, program: &'static str) -> Result<kube::Client, ClientError> {
+        let mut config = self.client_config()?;
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(program)));
+        Ok(kube::Client::try_from(config).map_err(Box::new)?)
+    }
+
     /// Ends watches, stops listening and waits for requests under way, for at most five seconds.
     pub async fn stop(self) {
         self.server.stopping.cancel();
@@ -246,6 +253,8 @@ pub enum ClientError {
     Address(#[from] http::uri::InvalidUri),
     #[error("the CA certificate of the cluster is damaged: remove ca.crt and ca.key from the data directory")]
     Certificate,
+    #[error("a client could not be made: {0}")]
+    Client(#[from] Box<kube::Error>),
 }
 
 fn pem_bytes(pem: &str) -> Option<Vec<u8>> {
