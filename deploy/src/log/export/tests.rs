@@ -3,7 +3,7 @@ use fsm_actors::core::Core;
 use fsm_store::{Options, TraceContext};
 use serde_json::json;
 
-use super::super::compact;
+use super::super::{compact, verify};
 use super::*;
 
 /// A log of 40 records: a pod whose environment holds something private, again and again.
@@ -53,6 +53,22 @@ async fn a_part_of_history_leads_to_the_same_states_in_a_file_and_in_a_log_of_it
     assert_eq!(at(&smaller, 25).await.digests(), at(&whole, 25).await.digests());
     let again = run(exporting(&whole, &file, None, None, false)).await.unwrap_err();
     assert!(again.to_string().contains("is there already"), "{again}");
+}
+
+#[tokio::test]
+async fn an_export_is_verified_as_a_log_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (whole, file) = (dir.path().join("log"), dir.path().join("part.fsmlog"));
+    log(&whole).await;
+    run(exporting(&whole, &file, Some(11), Some(30), false)).await.unwrap();
+    let verify = |repair| verify::run(verify::VerifyArgs { data_dir: file.clone(), repair, output: Format::Json });
+    verify(false).await.unwrap();
+    assert!(verify(true).await.unwrap_err().to_string().contains("cannot be repaired"));
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert!(verify(false).await.unwrap_err().to_string().contains("is damaged"));
 }
 
 #[tokio::test]
