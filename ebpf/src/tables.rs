@@ -21,12 +21,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     os::fd::AsRawFd,
+    time::Duration,
 };
 
 /// As declared in the programs; named in messages.
 const PODS_LIMIT: u32 = 4096;
 const RULES_LIMIT: u32 = 262_144;
 const LISTENERS_LIMIT: u32 = 16_384;
+
+/// How often a write is tried while the kernel has no memory at hand for it, and what it gets in between to find some.
+const TRIES: u32 = 20;
+const REFILL: Duration = Duration::from_millis(1);
 
 pub(crate) struct Tables {
     pods: HashMap<MapData, u64, PodEntry>,
@@ -148,7 +153,7 @@ impl Tables {
             | flag(rules.include_only, INCLUDE_ONLY)
             | flag(rules.dns_capture, CAPTURE_DNS);
         let entry = PodEntry { proxy_cgroup, rules: rules.id, flags };
-        self.pods.insert(netns, entry, 0).map_err(|e| full("PODS", "intercepted pods", PODS_LIMIT, e))
+        write("PODS", "intercepted pods", PODS_LIMIT, || self.pods.insert(netns, entry, 0))
     }
 
     pub(crate) fn start_counters(&mut self, netns: u64) -> Result<(), InterceptError> {
@@ -158,9 +163,10 @@ impl Tables {
         let cpus = aya::util::nr_cpus().map_err(|(what, e)| {
             InterceptError::map("COUNTERS", MapError::IoError(std::io::Error::new(e.kind(), format!("{what}: {e}"))))
         })?;
-        let zero = PerCpuValues::try_from(vec![[0u64; 8]; cpus])
-            .map_err(|e| InterceptError::map("COUNTERS", MapError::IoError(e)))?;
-        self.counters.insert(netns, zero, 0).map_err(|e| full("COUNTERS", "intercepted pods", PODS_LIMIT, e))
+        write("COUNTERS", "intercepted pods", PODS_LIMIT, || {
+            let zero = PerCpuValues::try_from(vec![[0u64; 8]; cpus]).map_err(MapError::IoError)?;
+            self.counters.insert(netns, zero, 0)
+        })
     }
 
     /// Sums over the CPUs.
@@ -200,19 +206,19 @@ impl Tables {
         let inbound = rules.inbound_port_exclusions.iter().map(|&port| (port, INBOUND));
         for (port, direction) in outbound.chain(inbound) {
             let key = PortKey { rules: id, port, direction };
-            self.ports.insert(key, 1, 0).map_err(|e| full("PORTS", "excluded ports", RULES_LIMIT, e))?;
+            write("PORTS", "excluded ports", RULES_LIMIT, || self.ports.insert(key, 1, 0))?;
             installed.ports.push(key);
         }
         for &range in &rules.outbound_ip_range_exclusions {
             let (bits, data) = range_key(id, range);
-            let written = self.excluded.insert(&Key::new(bits, data), 1, 0);
-            written.map_err(|e| full("EXCLUDED_RANGES", "excluded IP ranges", RULES_LIMIT, e))?;
+            let insert = || self.excluded.insert(&Key::new(bits, data), 1, 0);
+            write("EXCLUDED_RANGES", "excluded IP ranges", RULES_LIMIT, insert)?;
             installed.excluded.push((bits, data));
         }
         for &range in &rules.outbound_ip_range_inclusions {
             let (bits, data) = range_key(id, range);
-            let written = self.included.insert(&Key::new(bits, data), 1, 0);
-            written.map_err(|e| full("INCLUDED_RANGES", "included IP ranges", RULES_LIMIT, e))?;
+            let insert = || self.included.insert(&Key::new(bits, data), 1, 0);
+            write("INCLUDED_RANGES", "included IP ranges", RULES_LIMIT, insert)?;
             installed.included.push((bits, data));
         }
         Ok(())
@@ -250,13 +256,16 @@ impl Tables {
     pub(crate) fn add_listeners(&mut self, listeners: &[Listener]) -> Result<(), InterceptError> {
         const IF_NONE: u64 = 1;
         for Listener { socket, keys: (key, served_too) } in listeners {
-            let added = self.listeners.insert(key, socket.as_raw_fd(), 0);
-            added.map_err(|e| full("LISTENERS", "listeners of proxies", LISTENERS_LIMIT, e))?;
+            let mut add = |key, flags| {
+                let insert = || match self.listeners.insert(key, socket.as_raw_fd(), flags) {
+                    Err(e) if errno(&e) == Some(libc::EEXIST) => Ok(()),
+                    added => added,
+                };
+                write("LISTENERS", "listeners of proxies", LISTENERS_LIMIT, insert)
+            };
+            add(key, 0)?;
             if let Some(key) = served_too {
-                match self.listeners.insert(key, socket.as_raw_fd(), IF_NONE) {
-                    Err(e) if errno(&e) == Some(libc::EEXIST) => {}
-                    added => added.map_err(|e| full("LISTENERS", "listeners of proxies", LISTENERS_LIMIT, e))?,
-                }
+                add(key, IF_NONE)?;
             }
         }
         Ok(())
@@ -296,10 +305,25 @@ fn range_key(rules: u32, range: IpNet) -> (u32, RangeKey) {
     (bits, RangeKey { rules, family: u32::from(family), address })
 }
 
-fn full(table: &'static str, what: &'static str, limit: u32, error: MapError) -> InterceptError {
-    match errno(&error) {
-        Some(libc::E2BIG | libc::ENOSPC) => InterceptError::TableFull { what, limit },
-        _ => InterceptError::map(table, error),
+/// Writes an entry of a table that takes `limit` of them.
+///
+/// The kernel takes the memory of entries from a small store that it fills up in the background. In the middle of many writes it may have
+/// run out for a moment (ENOMEM), though there is memory: then it gets the time.
+fn write(
+    table: &'static str,
+    what: &'static str,
+    limit: u32,
+    mut insert: impl FnMut() -> Result<(), MapError>,
+) -> Result<(), InterceptError> {
+    let mut tries = TRIES;
+    loop {
+        tries -= 1;
+        let Err(error) = insert() else { return Ok(()) };
+        match errno(&error) {
+            Some(libc::ENOMEM) if tries > 0 => std::thread::sleep(REFILL),
+            Some(libc::E2BIG | libc::ENOSPC) => return Err(InterceptError::TableFull { what, limit }),
+            _ => return Err(InterceptError::map(table, error)),
+        }
     }
 }
 
@@ -311,6 +335,30 @@ pub(crate) const SHARED: [&str; 9] =
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// How often a write is tried that fails with these codes one after the other, and whether it succeeds.
+    fn tried(codes: &[i32]) -> (usize, Result<(), InterceptError>) {
+        let mut tries = 0;
+        let written = write("PODS", "intercepted pods", PODS_LIMIT, || {
+            tries += 1;
+            let code = codes.get(tries - 1).copied();
+            let Some(code) = code else { return Ok(()) };
+            let io_error = std::io::Error::from_raw_os_error(code);
+            Err(aya::sys::SyscallError { call: "bpf_map_update_elem", io_error }.into())
+        });
+        (tries, written)
+    }
+
+    #[test]
+    fn a_kernel_that_has_no_memory_at_hand_gets_time_to_find_some() {
+        assert!(matches!(tried(&[]), (1, Ok(()))));
+        assert!(matches!(tried(&[libc::ENOMEM; 3]), (4, Ok(()))));
+        let (tries, written) = tried(&[libc::ENOMEM; 50]);
+        assert_eq!(tries, TRIES as usize);
+        assert!(written.unwrap_err().to_string().contains("PODS"));
+        assert!(matches!(tried(&[libc::ENOMEM, libc::E2BIG]), (2, Err(InterceptError::TableFull { .. }))));
+        assert!(matches!(tried(&[libc::EPERM]), (1, Err(_))));
+    }
 
     fn bytes(key: &RangeKey) -> Vec<u8> {
         let words = [key.rules, key.family].into_iter().chain(key.address);
